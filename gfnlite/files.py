@@ -1,0 +1,29 @@
+"""Files that are either whole or not there: written to a temporary name, then renamed."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+__all__ = ["write_bytes", "write_json"]
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data` so that a reader, or a kill at any moment, sees the old file or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | Path, value) -> None:
+    """Write `value` as readable JSON; a NaN or an infinity is refused, not written."""
+    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())

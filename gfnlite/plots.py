@@ -1,0 +1,151 @@
+"""Figures in one style: white faces in light and dark pages, colours safe for the colour-blind.
+
+Each function draws into the axes it is given, or makes a figure, and returns the axes. The message
+goes into the title, so the caller writes it. Needs the extra `plots` (matplotlib, seaborn).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .targets import Target
+
+__all__ = ["density", "history", "log_weights", "mode_weights", "samples", "style", "trajectories"]
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+
+
+def style() -> None:
+    """Set the book's figure style for every figure made from now on."""
+    import seaborn as sns
+
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        palette=[BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9"],
+        rc={
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 110,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 11,
+            "axes.titleweight": "bold",
+            "axes.labelsize": 10,
+            "legend.fontsize": 9,
+            "legend.frameon": False,
+            "image.cmap": "cividis",
+        },
+    )
+
+
+def _axes(ax, size=(5, 4)):
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=size)[1] if ax is None else ax
+
+
+@torch.no_grad()
+def density(target: Target, limit: float, ax=None, points: int = 200):
+    """Contours of R(x) for d = 2, on the square [-limit, limit]^2.
+
+    Raises:
+        ValueError: if the target is not two-dimensional.
+    """
+    if target.dim != 2:
+        raise ValueError(f"target '{target.name}' has dim={target.dim}; contours need dim=2")
+    ax = _axes(ax)
+    target = target.to("cpu")
+    axis = torch.linspace(-limit, limit, points)
+    log_r = target.log_reward(torch.cartesian_prod(axis, axis)).view(points, points).T
+    # Five levels over the four nats below the top show the width of a mode, not of its tails.
+    levels = log_r.max() - torch.tensor([4.0, 3.0, 2.0, 1.0, 0.3])
+    ax.contour(axis, axis, log_r, levels=levels.tolist(), colors=GREY, linewidths=0.6)
+    ax.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    return ax
+
+
+def samples(target: Target, x: Tensor, limit: float, ax=None, label: str | None = None):
+    """Points x (B, 2) on the target's contours."""
+    ax = density(target, limit, ax)
+    ax.scatter(*x.cpu().T, s=3, color=BLUE, alpha=0.5, linewidths=0, label=label)
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit))
+    return ax
+
+
+def trajectories(t: Tensor, x: Tensor, ax=None, coordinate: int = 0, count: int = 60):
+    """One coordinate of the first `count` trajectories x (T + 1, B, d) over time t (T + 1,)."""
+    ax = _axes(ax)
+    ax.plot(t.cpu(), x[:, :count, coordinate].cpu(), color=BLUE, alpha=0.35, linewidth=0.6)
+    ax.set(xlabel="time $t$", ylabel=f"$x_{coordinate + 1}$", xlim=(0, 1))
+    return ax
+
+
+def history(entries: Sequence[dict], log_z: float | None = None, ax=None):
+    """ELBO and EUBO over training, with log Z between them where it is known."""
+    ax = _axes(ax)
+    iteration = [entry["iteration"] for entry in entries]
+    ax.plot(iteration, [entry["elbo"] for entry in entries], color=BLUE, label="ELBO")
+    if entries and entries[-1]["eubo"] is not None:
+        ax.plot(iteration, [entry["eubo"] for entry in entries], color=ORANGE, label="EUBO")
+    if log_z is not None:
+        ax.axhline(log_z, color="black", linewidth=0.8, linestyle="--", label=r"true $\log Z$")
+    # Symmetric-log around log Z: the last tenths of a nat and the first hundreds both show.
+    ax.set_yscale("function", functions=_symlog(log_z or 0.0))
+    ticks = [-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100]
+    shown = [(log_z or 0.0) + tick for tick in ticks]
+    low, high = ax.get_ylim()
+    ax.set_yticks([tick for tick in shown if low <= tick <= high])
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.set(xlabel="iteration", ylabel="nats")
+    ax.legend()
+    return ax
+
+
+def _symlog(centre: float, scale: float = 0.1):
+    import numpy as np
+
+    return (
+        lambda y: np.arcsinh((np.asarray(y) - centre) / scale),
+        lambda y: np.sinh(y) * scale + centre,
+    )
+
+
+def log_weights(generated: Tensor, destroyed: Tensor | None = None, log_z=None, ax=None):
+    """Histograms of log w of trajectories from P_F and, if given, from P_B (each (B,))."""
+    import seaborn as sns
+
+    ax = _axes(ax)
+    groups = [(generated, BLUE, "generated (mean: ELBO)")]
+    if destroyed is not None:
+        groups.append((destroyed, ORANGE, "destroyed (mean: EUBO)"))
+    both = torch.cat([values.cpu() for values, *_ in groups])
+    low, high = both.quantile(0.002).item(), both.quantile(0.998).item()
+    for values, colour, label in groups:
+        # What lies outside the range is counted in the end bins, not dropped.
+        sns.histplot(
+            values.cpu().clamp(low, high).numpy(), binrange=(low, high), bins=60, stat="density",
+            element="step", color=colour, alpha=0.25, label=label, ax=ax,
+        )  # fmt: skip
+    if log_z is not None:
+        ax.axvline(log_z, color="black", linewidth=0.8, linestyle="--", label=r"true $\log Z$")
+    ax.set(xlabel=r"log-weight $\log w$ (nats)", ylabel="density")
+    ax.legend()
+    return ax
+
+
+def mode_weights(weights: Sequence[float], mass: Tensor, ax=None):
+    """Share of the samples in each mode, as a fraction of the mode's exact mass."""
+    ax = _axes(ax)
+    relative = torch.as_tensor(weights) / mass.cpu()
+    order = relative.argsort(descending=True)
+    found = relative[order] >= 0.2
+    colours = [BLUE if mode else ORANGE for mode in found]
+    ax.bar(range(len(order)), relative[order], color=colours, width=0.8)
+    ax.axhline(1, color="black", linewidth=0.8, linestyle="--", label="exact mass")
+    ax.axhline(0.2, color=GREY, linewidth=0.8, linestyle=":", label="counted as found")
+    ax.set(xlabel="modes, most sampled first", ylabel="weight / exact mass", xticks=[])
+    ax.legend()
+    return ax
