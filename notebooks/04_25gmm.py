@@ -111,9 +111,9 @@ samplers, evaluations = {}, {}
 for seed in seeds:
     folder = Path(out_dir) / f"seed-{seed}" if out_dir else None
     sampler = gl.GFNDiffusion(target, config=config, seed=seed).fit(folder=folder)
-    evaluation = sampler.evaluate()
+    evaluation = sampler.evaluate(seed=seed)
     if folder:
-        paper = sampler.evaluate(n_samples=2000, seed=1)  # the paper's tables use 2,000 samples
+        paper = sampler.evaluate(n_samples=2000, seed=seed + 1000)  # as the paper's tables
         metrics = evaluation | {
             "seed": seed,
             "seconds": sampler.seconds,
