@@ -48,7 +48,7 @@ def _axes(ax, size=(5, 4)):
 
 
 @torch.no_grad()
-def density(target: Target, limit: float, ax=None, points: int = 200):
+def density(target: Target, limit: float, ax=None, points: int = 400):
     """Contours of R(x) for d = 2, on the square [-limit, limit]^2.
 
     Raises:
@@ -60,9 +60,9 @@ def density(target: Target, limit: float, ax=None, points: int = 200):
     target = target.to("cpu")
     axis = torch.linspace(-limit, limit, points)
     log_r = target.log_reward(torch.cartesian_prod(axis, axis)).view(points, points).T
-    # Five levels over the four nats below the top show the width of a mode, not of its tails.
-    levels = log_r.max() - torch.tensor([4.0, 3.0, 2.0, 1.0, 0.3])
-    ax.contour(axis, axis, log_r, levels=levels.tolist(), colors=GREY, linewidths=0.6)
+    # 1, 2 and 3 standard deviations of a Gaussian mode: its width, not its tails.
+    levels = log_r.max() - torch.tensor([4.5, 2.0, 0.5])
+    ax.contour(axis, axis, log_r, levels=levels.tolist(), colors=GREY, linewidths=0.5)
     ax.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
     return ax
 
@@ -122,7 +122,7 @@ def log_weights(generated: Tensor, destroyed: Tensor | None = None, log_z=None, 
     if destroyed is not None:
         groups.append((destroyed, ORANGE, "destroyed (mean: EUBO)"))
     both = torch.cat([values.cpu() for values, *_ in groups])
-    low, high = both.quantile(0.002).item(), both.quantile(0.998).item()
+    low, high = both.quantile(0.0005).item(), both.quantile(0.9995).item()
     for values, colour, label in groups:
         # What lies outside the range is counted in the end bins, not dropped.
         sns.histplot(

@@ -167,7 +167,7 @@ axes = gl.plots.log_weights(generated, destroyed, target.log_z)
 axes.set_title(f"{gl.ess(generated):.0%} of the samples are effective")
 plt.show()
 
-# %% mystnb={"figure": {"name": "fig-25gmm-paths", "caption": "One coordinate of sixty generated trajectories. They wander as the reference process does and commit to one of the levels only in the last third of the time."}, "image": {"alt": "Sixty noisy paths from zero at time zero, fanning out to five levels at time one."}}
+# %% mystnb={"figure": {"name": "fig-25gmm-paths", "caption": "One coordinate of sixty generated trajectories. They fan out early; neighbouring levels part only in the second half of the time."}, "image": {"alt": "Sixty noisy paths from zero at time zero, fanning out to five levels at time one."}}
 path = sampler.trajectory(200)
 axes = gl.plots.trajectories(path.t, path.x)
 axes.set_title("From one point to all levels in one unit of time")
