@@ -7,6 +7,8 @@ x = sampler.sample(batch_size=256, steps=100)
 sampler.evaluate()
 """
 
+from importlib.metadata import version
+
 from . import plots
 from .config import Config
 from .files import write_json
@@ -18,6 +20,8 @@ from .process import PinnedBrownian, time_grid
 from .rollout import Trajectory
 from .sampler import GFNDiffusion
 from .targets import GMM, Gaussian, ManyWell, Target, gmm9, gmm25, named_target
+
+__version__ = version("gfnlite")
 
 __all__ = [
     "GMM",

@@ -96,7 +96,7 @@ def train(
             sampler.seconds = before + time.monotonic() - started
             entry = _measure(sampler, loss)
             sampler.history.append(entry)
-            bar.set_postfix_str(f"ELBO {entry['elbo']:.2f}")
+            bar.set_postfix_str(f"ELBO {entry['elbo']:.2f}", refresh=False)
             if folder and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 save(sampler, folder)
                 saved = time.monotonic()
@@ -144,7 +144,7 @@ class _Silent:
     def update(self, _):
         """Take no notice."""
 
-    def set_postfix_str(self, _):
+    def set_postfix_str(self, _, refresh):
         """Take no notice."""
 
 

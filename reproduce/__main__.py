@@ -1,0 +1,141 @@
+"""`python -m reproduce`: list, run, collect, report."""
+
+import sys
+from dataclasses import asdict
+
+import click
+
+from . import experiments, report, runner
+from .experiments import BadInput
+
+
+class Several(click.Command):
+    """A command whose repeatable options take every word up to the next option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`--only a b` as click knows it: `--only a --only b`."""
+        several = {name for param in self.params if param.multiple for name in param.opts}
+        spread, option = [], None
+        for word in args:
+            if word.startswith("-"):
+                option = word if word in several else None
+                spread.append(word)
+            else:
+                # The first value follows its option; each further one needs it said again.
+                spread += [option, word] if option and spread[-1] != option else [word]
+        return super().parse_args(ctx, spread)
+
+
+def _seeds(_ctx, _param, text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    if not all(part.isdigit() for part in text.split(",")):
+        raise click.BadParameter(f"{text!r}: must be integers such as 0,1,2")
+    return [int(part) for part in text.split(",")]
+
+
+profile_option = click.option(
+    "--profile", default="quick", show_default=True, help="smoke, quick or full (the paper's)."
+)
+only_option = click.option(
+    "--only", multiple=True, metavar="KEY=VALUE…", help="Just these: task=25gmm method=TB+Expl."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Run the book's notebooks in batch, and make its tables from the runs."""
+
+
+@main.command("list", cls=Several)
+@only_option
+def list_runs(only: list[str]) -> None:
+    """Show every experiment and where its run stands.
+
+    Example: python -m reproduce list --only task=25gmm
+    """
+    for profile in ("smoke", "quick", "full"):
+        for run in experiments.select(experiments.load(profile), only):
+            seeds = ",".join(map(str, run.seeds))
+            state = runner.status(run)
+            click.echo(f"{run.task:<10} {run.method:<14} {profile:<6} seeds {seeds:<10} {state}")
+
+
+@main.command(cls=Several)
+@only_option
+@profile_option
+@click.option("--seeds", callback=_seeds, help="Seeds to run, such as 0,1,2; default: the YAML's.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE…", help="Change settings.")
+@click.option("--dry-run", is_flag=True, help="Check everything and say what would run.")
+def run(only: list[str], profile: str, seeds, settings, dry_run: bool) -> None:
+    """Run experiments; finished ones are skipped, interrupted ones go on where they stopped.
+
+    Examples:
+
+    \b
+      python -m reproduce run --profile quick
+      python -m reproduce run --only method=TB+Expl --seeds 0 --set steps=50 lr=1e-3
+    """
+    overrides = experiments.parse_settings(settings)
+    runs = experiments.select(experiments.load(profile, seeds, overrides), only)
+    failed = []
+    for number, item in enumerate(runs, 1):
+        label = f"[{number}/{len(runs)}] {item.name}"
+        if dry_run:
+            changed = {k: v for k, v in asdict(item.config).items() if v is not None}
+            click.echo(f"{label} seeds {list(item.seeds)}: {changed}")
+        elif runner.finished(item):
+            click.echo(f"{label}: done already")
+        else:
+            click.echo(f"{label}: running seeds {list(item.seeds)}")
+            state = runner.execute(item)
+            click.echo(f"{label}: {state}")
+            if state != "done":
+                failed.append(item)
+    for item in failed:
+        click.echo(f"failed: see {item.folder / 'run.json'}", err=True)
+    if failed:
+        raise SystemExit(1)
+
+
+@main.command()
+def collect() -> None:
+    """Print the table of all finished runs on this machine, and keep it for the results page."""
+    rows = _collected()
+    report.write_local(rows)
+    click.echo(report.text_table(rows) if rows else "no finished runs: start with `run`")
+
+
+@main.command("report")
+@click.option("--allow-dirty", is_flag=True, help="Also take runs made from uncommitted code.")
+def write_report(allow_dirty: bool) -> None:
+    """Merge this machine's finished runs into the committed reproduce/results/*.json."""
+    for path in report.write_committed(_collected(), allow_dirty):
+        click.echo(f"wrote {path.relative_to(experiments.ROOT)}")
+
+
+def _collected() -> list[dict]:
+    notes: list[str] = []
+    rows = report.collect(notes)
+    for note in notes:
+        click.echo(note, err=True)
+    return rows
+
+
+def entry() -> None:
+    """Run the command line; the user's mistakes are one line and exit code 2."""
+    try:
+        main(standalone_mode=False)
+    except BadInput as error:
+        click.echo(f"reproduce: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"reproduce: {error.format_message()}", err=True)
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("reproduce: interrupted; the same command goes on from here", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    entry()

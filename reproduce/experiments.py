@@ -1,0 +1,163 @@
+"""What can be run: YAML experiments, checked before anything starts."""
+
+import ast
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import jupytext
+import yaml
+
+import gfnlite as gl
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "reproduce" / "experiments"
+NOTEBOOKS = ROOT / "notebooks"
+RUNS = ROOT / "reproduce" / "runs"
+
+KEYS = {"task": str, "notebook": str, "methods": list, "seeds": dict, "overrides": dict}
+# Parameters that a run sets itself; the others of a notebook are overrides of its preset.
+OWN_PARAMETERS = {"task", "method", "profile", "seeds", "out_dir"}
+
+
+class BadInput(ValueError):
+    """A mistake in YAML or on the command line, in one line that says what is allowed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One cell of an experiment: a method on a task in a profile, for some seeds."""
+
+    task: str
+    method: str
+    profile: str
+    seeds: tuple[int, ...]
+    notebook: str
+    overrides: Mapping[str, object]
+
+    @property
+    def config(self) -> gl.Config:
+        """The resolved settings."""
+        return gl.preset(self.task, self.method, self.profile).replace(**self.overrides)
+
+    @property
+    def name(self) -> str:
+        """`<task>-<method>-<profile>-<hash of the settings>`; seeds share the folder."""
+        settings = json.dumps(dataclasses.asdict(self.config), sort_keys=True)
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+        return f"{self.task}-{self.method}-{self.profile}-{digest}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps everything."""
+        return RUNS / self.name
+
+
+def load(profile: str, seeds: list[int] | None = None, overrides: Mapping | None = None):
+    """All runs of a profile, in the order of the files; `overrides` win over the YAML's.
+
+    Raises:
+        BadInput: for anything in the files or the arguments that could not be run as meant.
+    """
+    if profile not in gl.PROFILES:
+        raise BadInput(f"profile={profile!r} is unknown; allowed: {', '.join(gl.PROFILES)}")
+    runs = []
+    for path in sorted(FOLDER.glob("*.yaml")):
+        runs += _read(path, profile, seeds, dict(overrides or {}))
+    return runs
+
+
+def select(runs: list[Run], only: list[str]) -> list[Run]:
+    """The runs that match every KEY=VALUE; KEY is task or method.
+
+    Raises:
+        BadInput: for another key, or a value that no run has.
+    """
+    for condition in only:
+        key, _, value = condition.partition("=")
+        if key not in ("task", "method"):
+            raise BadInput(f"--only {condition}: must be task=NAME or method=NAME")
+        known = sorted({getattr(run, key) for run in runs})
+        runs = [run for run in runs if getattr(run, key) == value]
+        if not runs:
+            raise BadInput(f"--only {condition}: no such {key}; allowed: {', '.join(known)}")
+    return runs
+
+
+def parse_settings(pairs: list[str]) -> dict[str, object]:
+    """`["steps=50", "lr=1e-3"]` as values, numbers as numbers.
+
+    Raises:
+        BadInput: for text that is not KEY=VALUE.
+    """
+    settings = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not (key and equals):
+            raise BadInput(f"--set {pair}: must be NAME=VALUE, such as steps=50")
+        # YAML reads 1e-3 as text; on a command line it can only be meant as a number.
+        number = re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text)
+        settings[key] = float(text) if number else yaml.safe_load(text)
+    return settings
+
+
+@cache
+def notebook_parameters(notebook: str) -> frozenset[str]:
+    """Names in the notebook's parameters cell (papermill's own reader misses `int | None`)."""
+    cells = jupytext.read(NOTEBOOKS / f"{notebook}.py").cells
+    source = "\n".join(c.source for c in cells if "parameters" in c.metadata.get("tags", []))
+    return frozenset(node.target.id for node in ast.parse(source).body)
+
+
+def _read(path: Path, profile: str, seeds: list[int] | None, overrides: dict) -> list[Run]:
+    try:
+        data = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 1}" if where else ""
+        raise BadInput(f"{path.name}{line}: not valid YAML") from error
+    if not isinstance(data, dict):
+        raise BadInput(f"{path.name}: must be a mapping with the keys {', '.join(KEYS)}")
+    for key, value in data.items():
+        if key not in KEYS:
+            raise BadInput(f"{path.name}: unknown key {key!r}; allowed: {', '.join(KEYS)}")
+        if not isinstance(value, KEYS[key]):
+            raise BadInput(f"{path.name}: {key}={value!r} must be a {KEYS[key].__name__}")
+    for key in KEYS:
+        if key not in data and key != "overrides":
+            raise BadInput(f"{path.name}: the key {key!r} is missing")
+    if not (NOTEBOOKS / f"{data['notebook']}.py").is_file() or "/" in data["notebook"]:
+        raise BadInput(f"{path.name}: notebook={data['notebook']!r} is not in notebooks/")
+    if seeds is None:
+        seeds = data["seeds"].get(profile)
+    _check_seeds(path, profile, seeds)
+    runs = []
+    for method in data["methods"]:
+        settings = data.get("overrides", {}) | overrides
+        run = Run(data["task"], method, profile, tuple(seeds), data["notebook"], settings)
+        try:
+            _ = run.config  # the package checks names, types and ranges
+        except (ValueError, TypeError) as error:
+            raise BadInput(f"{path.name}: {error}") from error
+        allowed = notebook_parameters(run.notebook) - OWN_PARAMETERS
+        for name in settings:
+            if name not in allowed:
+                raise BadInput(
+                    f"{name!r} is not a parameter of {run.notebook}; "
+                    f"allowed: {', '.join(sorted(allowed))}"
+                )
+        runs.append(run)
+    return runs
+
+
+def _check_seeds(path: Path, profile: str, seeds) -> None:
+    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not whole or not seeds or len(set(seeds)) < len(seeds):
+        raise BadInput(
+            f"{path.name}: seeds={seeds!r} of profile {profile} must be a list of different "
+            "non-negative integers"
+        )
