@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 __all__ = ["DriftNet"]
 
-# Bound on each coordinate of the drift (arXiv:2402.05098, C.1): far above any useful value, it
+# Bound on each coordinate of the drift (arXiv:2402.05098): far above any useful value, it
 # only stops a diverging run from reaching infinity.
 DRIFT_CLIP = 1e4
 

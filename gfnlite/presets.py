@@ -4,7 +4,7 @@ from .config import Config
 
 __all__ = ["METHODS", "PROFILES", "TASKS", "preset"]
 
-# sigma2: arXiv:2402.05098, B.1 (9GMM: as 25GMM). exploration: what the quick profile adds, about
+# sigma2: arXiv:2402.05098 (9GMM: as 25GMM). exploration: what the quick profile adds, about
 # what is missing between sigma2 and the target's spread; the paper's own value is in `full`.
 TASKS = {
     "9gmm": {"sigma2": 5.0, "exploration": 4.0},

@@ -162,7 +162,7 @@ def _grid_means(points: Sequence[float]) -> list[tuple[float, float]]:
     return [(a, b) for a in points for b in points]
 
 
-# Immutable, so one instance of each serves everybody (means and variance: arXiv:2402.05098, B.1).
+# Immutable, so one instance of each serves everybody (means and variance: arXiv:2402.05098).
 gmm9 = GMM(_grid_means([-5, 0, 5]), 0.3, "9gmm")
 gmm25 = GMM(_grid_means([-10, -5, 0, 5, 10]), 0.3, "25gmm")
 

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Every test, on the installed package. `--all` adds the long ones; other arguments go to pytest.
+set -euo pipefail
+source "$(dirname "$0")/../reproduce/environment.sh"
+
+if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends chromium >/dev/null || true
+fi
+command -v chromium >/dev/null || echo "NO BROWSER: the tests of the built pages will be SKIPPED" >&2
+
+ruff check .
+ruff format --check --quiet .
+
+# From outside the root: at the root the folder gfnlite would stand in for a broken installation.
+root=$PWD
+export OMP_NUM_THREADS=1
+cd "$(mktemp -d)"
+exec python -m pytest "$root/tests" -c "$root/.pytest.ini" --rootdir "$root" "$@"
