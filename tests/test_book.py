@@ -1,0 +1,153 @@
+"""The built book: no warning, complete without a network, readable on a phone and in the dark."""
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+def pages():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    chapters = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    return [toc["root"], *chapters]
+
+
+def build(folder, **environment):
+    """Jupyter Book's exit code and output."""
+    command = [str(Path(sys.executable).parent / "jupyter-book"), "build", str(ROOT)]
+    command += ["--path-output", str(folder), "-W", "-n", "--keep-going"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, env=os.environ | environment
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("book")
+    code, output = build(folder, GFNLITE_PROFILE="smoke")
+    assert code == 0, output[-5000:]
+    return folder / "_build" / "html"
+
+
+@pytest.mark.parametrize("page", pages())
+def test_page_is_built_and_says_that_it_is_smoke(html, page):
+    text = (html / f"{page}.html").read_text()
+    assert "Traceback" not in text
+    assert "built in the smoke profile" in text
+
+
+def test_an_unknown_profile_is_refused(tmp_path):
+    code, output = build(tmp_path, GFNLITE_PROFILE="fast")
+    assert code != 0 and "GFNLITE_PROFILE='fast' is unknown" in output
+
+
+def test_the_cache_of_a_profile_is_not_anothers(html):
+    kept = [path.name for path in (ROOT / ".jupyter_cache").iterdir()]
+    assert [name.split("-")[0] for name in kept].count("smoke") == 1
+
+
+@pytest.fixture(scope="session")
+def site(html):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=html)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if BROWSER is None:
+        pytest.skip("NO BROWSER: the built pages were not looked at")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=BROWSER, headless=True, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def faults(browser, url, site, width=1280, scheme="light"):
+    """Everything wrong that a browser sees on a page, as a list of words."""
+    page = browser.new_page(viewport={"width": width, "height": 850}, color_scheme=scheme)
+    wrong = []
+
+    def local_only(route):
+        if route.request.url.startswith((site, "data:", "blob:")):
+            route.continue_()
+        else:
+            wrong.append(f"asks the network for {route.request.url}")
+            route.abort()
+
+    page.route("**/*", local_only)
+    page.on("pageerror", lambda error: wrong.append(f"script error: {error}"))
+    page.on("console", lambda m: wrong.append(f"console: {m.text}") if m.type == "error" else None)
+    page.on("response", lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+    page.goto(url, wait_until="load")
+    page.wait_for_function("!window.MathJax || !window.MathJax.startup || "
+                           "window.MathJax.startup.document.state() >= 10")  # fmt: skip
+    wrong += page.evaluate(
+        """() => {
+        const wrong = [], all = query => [...document.querySelectorAll(query)];
+        const typeset = all('.math').filter(e => e.querySelector('mjx-container')).length;
+        if (typeset < all('.math').length) wrong.push('equations not typeset');
+        if (all('mjx-merror').length) wrong.push('equations with errors');
+        const images = all('.bd-article img');
+        if (images.some(i => !i.complete || !i.naturalWidth)) wrong.push('image not loaded');
+        if (images.some(i => !(i.alt || '').trim() || i.alt.startsWith('../')))
+            wrong.push('image without alt text');
+        const root = document.documentElement;
+        if (root.scrollWidth > root.clientWidth + 1) wrong.push('scrolls sideways');
+        return wrong;}"""
+    )
+    page.close()
+    return wrong
+
+
+VIEWS = {"desktop": (1280, "light"), "dark": (1280, "dark"), "phone": (390, "light")}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("page", pages())
+def test_a_browser_finds_nothing_wrong(browser, site, page, view):
+    assert faults(browser, f"{site}/{page}.html", site, *VIEWS[view]) == []
+
+
+def test_the_browser_would_find_it(browser, site, html):
+    twin = """<html><body><div class="bd-article" style="width:3000px"><span class="math">x</span>
+    <img src="none.png"><img alt="a" src="http://192.0.2.1/b.png"></div>
+    <script>throw Error("broken")</script></body></html>"""
+    (html / "twin.html").write_text(twin)
+    found = " ".join(faults(browser, f"{site}/twin.html", site))
+    for fault in ("asks the network", "script error", "404", "not typeset", "not loaded",
+                  "without alt", "sideways"):  # fmt: skip
+        assert fault in found
+
+
+def test_equations_are_really_typeset(browser, site):
+    page = browser.new_page()
+    page.goto(f"{site}/book/notation.html")
+    page.wait_for_selector("mjx-container")
+    assert page.locator("mjx-container").count() > 40
+    page.close()

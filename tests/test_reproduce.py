@@ -1,0 +1,386 @@
+"""reproduce: checks before anything runs, runs that survive, tables that say what they know."""
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import jupytext
+import pytest
+
+import gfnlite as gl
+from reproduce import experiments, report, runner, verdict
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENT = {
+    "task": "25gmm",
+    "notebook": "fake",
+    "methods": ["TB", "TB+Expl"],
+    "seeds": {"smoke": [0], "quick": [0, 1], "full": [0, 1]},
+}
+PARAMETERS = """
+task: str = ""
+method: str = ""
+profile: str = ""
+seeds: list = []
+out_dir: str | None = None
+steps: int | None = None
+iterations: int | None = None
+lr: float | None = None
+"""
+# A notebook that stands for a training: it keeps what it has done and can be told to misbehave.
+BODY = """
+import json, time
+from pathlib import Path
+for seed in seeds:
+    folder = Path(out_dir) / f"seed-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "metrics.json").exists():
+        continue
+    with open(folder / "starts", "a") as file:
+        file.write("x")
+    if Path("slow").exists():
+        time.sleep(60)
+    if Path("fail").read_text().strip() == method if Path("fail").exists() else False:
+        raise RuntimeError("the seventh seal")
+    names = "elbo eubo log_z_is log_z_learned ess w2 w2_floor delta_log_z delta_log_z_rw seconds"
+    metrics = {name: 1.0 + seed for name in names.split()}
+    metrics |= {"modes": 20 + seed, "n_modes": 25, "energy_calls": 10, "true_log_z": 0.0}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+(Path(out_dir) / "samples.png").write_bytes(b"picture")
+"""
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """A copy of the repository's shape with the fake notebook."""
+    for name in ("reproduce/experiments", "reproduce/results", "notebooks"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "reproduce/experiments/25gmm.yaml").write_text(json.dumps(EXPERIMENT))
+    shutil.copy(ROOT / "reproduce/published.json", tmp_path / "reproduce")
+    source = f'# %% tags=["parameters"]{PARAMETERS}\n# %%{BODY}'
+    jupytext.write(jupytext.reads(source, "py:percent"), tmp_path / "notebooks/fake.py")
+    for module, names in {
+        experiments: ("ROOT", "FOLDER", "NOTEBOOKS", "RUNS"),
+        runner: ("ROOT", "NOTEBOOKS"),
+        report: ("FOLDER", "PUBLISHED"),
+    }.items():
+        for name in names:
+            new = tmp_path / getattr(module, name).relative_to(ROOT)
+            monkeypatch.setattr(module, name, new)
+    experiments.notebook_parameters.cache_clear()
+    monkeypatch.setattr(runner, "_git", lambda *a: "0123abc" if a[0] == "rev-parse" else "")
+    yield tmp_path
+    experiments.notebook_parameters.cache_clear()
+
+
+def runs(profile="quick", **kwargs):
+    return experiments.load(profile, **kwargs)
+
+
+# ---------------------------------------------------------------- what is run
+
+
+def test_the_real_experiments_load_and_are_presets():
+    for profile in gl.PROFILES:
+        for run in experiments.load(profile):
+            assert run.config == gl.preset(run.task, run.method, profile)
+    assert [run.method for run in experiments.load("full")] == ["TB", "TB+Expl"]
+    assert experiments.load("full")[0].seeds == (0, 1, 2, 3, 4)
+
+
+def test_the_folder_depends_on_settings_and_on_nothing_else(house):
+    one = runs(overrides={"steps": 50, "lr": 1})[0]
+    same = runs(overrides={"lr": 1.0, "steps": 50}, seeds=[7])[0]
+    other = runs(overrides={"steps": 51, "lr": 1})[0]
+    assert one.name == same.name != other.name
+    assert runs()[0].name != one.name
+    assert len({run.name for profile in gl.PROFILES for run in runs(profile)}) == 6
+
+
+def broken_yaml(**changes):
+    return {**EXPERIMENT, **changes}
+
+
+BAD_YAML = {
+    "unknown key": (broken_yaml(colour="red"), "unknown key 'colour'; allowed: task"),
+    "missing key": ({"task": "25gmm"}, "the key 'notebook' is missing"),
+    "task": (broken_yaml(task="26gmm"), "task='26gmm' is unknown; allowed: 9gmm"),
+    "method": (broken_yaml(methods=["../../x"]), "method='../../x' is unknown; allowed: TB"),
+    "notebook": (broken_yaml(notebook="../fake"), "notebook='../fake' is not in notebooks/"),
+    "list": (broken_yaml(methods="TB"), "methods='TB' must be a list"),
+    "no seeds": (broken_yaml(seeds={}), "seeds=None of profile quick must be a list"),
+    "twice": (broken_yaml(seeds={"quick": [1, 1]}), "must be a list of different"),
+    "setting": (broken_yaml(overrides={"stepps": 3}), "unknown setting 'stepps'; known:"),
+    "text number": (broken_yaml(overrides={"lr": "1e-3"}), "lr='1e-3' has type str.*1.0e-3"),
+    "range": (broken_yaml(overrides={"steps": -1}), "steps=-1 must be at least 1"),
+    "no parameter": (broken_yaml(overrides={"layers": 3}), "'layers' is not a parameter of fake"),
+    "not a mapping": ([1, 2], "must be a mapping with the keys task"),
+}
+
+
+@pytest.mark.parametrize("data, message", BAD_YAML.values(), ids=BAD_YAML)
+def test_bad_yaml_is_one_clear_error(house, data, message):
+    (house / "reproduce/experiments/25gmm.yaml").write_text(json.dumps(data))
+    with pytest.raises(experiments.BadInput, match=message) as caught:
+        runs()
+    assert "25gmm.yaml" in str(caught.value) or "not a parameter" in str(caught.value)
+
+
+def test_malformed_yaml_is_named_with_its_line(house):
+    (house / "reproduce/experiments/25gmm.yaml").write_text("task: 25gmm\nmethods: [TB\n")
+    with pytest.raises(experiments.BadInput, match="25gmm.yaml line 3: not valid YAML"):
+        runs()
+
+
+BAD_COMMANDS = {
+    "profile": (["run", "--profile", "fast"], "profile='fast' is unknown; allowed: smoke"),
+    "only key": (["run", "--only", "colour=red"], "must be task=NAME or method=NAME"),
+    "only value": (["list", "--only", "task=25gmm", "method=X"], "no such method; allowed: TB"),
+    "only nothing": (["run", "--only"], "Option '--only' requires an argument"),
+    "seeds": (["run", "--seeds", "a,b"], "must be integers such as 0,1,2"),
+    "same seed": (["run", "--seeds", "1,1"], "must be a list of different"),
+    "set": (["run", "--set", "steps"], "must be NAME=VALUE"),
+    "set name": (["run", "--set", "stepps=3"], "unknown setting 'stepps'"),
+    "set type": (["run", "--set", "steps=many"], "steps='many' has type str, must be int"),
+    "set range": (["run", "--set", "steps=50", "lr=-1e-3"], "lr=-0.001 must be greater than 0"),
+    "command": (["rum"], "No such command 'rum'"),
+    "option": (["run", "--sets", "steps=3"], "No such option '?--sets"),
+}
+
+
+def command(*words, **kwargs):
+    kwargs = {"capture_output": True, "text": True, "cwd": ROOT} | kwargs
+    return subprocess.run([sys.executable, "-m", "reproduce", *words], **kwargs)
+
+
+@pytest.mark.parametrize("words, message", BAD_COMMANDS.values(), ids=BAD_COMMANDS)
+def test_a_bad_command_is_one_line_and_exit_code_2(words, message, capsys, monkeypatch):
+    from reproduce.__main__ import entry
+
+    monkeypatch.setattr(sys, "argv", ["reproduce", *words])
+    with pytest.raises(SystemExit) as ended:
+        entry()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2 and out == ""
+    assert err.startswith("reproduce: ") and err.count("\n") == 1
+    assert re.search(message, err), err
+
+
+def test_the_command_line_runs_from_a_shell():
+    done = command("run", "--only", "task=25gmm", "method=TB", "--dry-run", "--set", "lr=1e-3")
+    assert done.returncode == 0 and "'lr': 0.001" in done.stdout
+    assert "--only" in command("run", "--help").stdout
+    assert command("run", "--set", "steps=-1").returncode == 2
+
+
+# ---------------------------------------------------------------- how it is run
+
+
+def test_a_run_keeps_everything_and_is_not_done_twice(house):
+    run = runs()[1]
+    assert runner.status(run) == "missing" and not runner.finished(run)
+    assert runner.execute(run) == "done" and runner.finished(run)
+    names = {path.name for path in run.folder.iterdir()}
+    kept = {"config.json", "run.json", "notebook.ipynb", "seed-0", "seed-1", "samples.png"}
+    assert names == kept
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["status"] == "done" and record["commit"] == "0123abc" and not record["dirty"]
+    assert record["versions"]["gfnlite"] == gl.__version__ and record["seeds"] == [0, 1]
+    config = json.loads((run.folder / "config.json").read_text())
+    assert config["config"] == asdict(run.config)
+
+    more = runs(seeds=[0, 1, 2])[1]
+    assert more.folder == run.folder and not runner.finished(more)
+    runner.execute(more)
+    starts = [(more.folder / f"seed-{seed}" / "starts").read_text() for seed in range(3)]
+    assert starts == ["x", "x", "x"]
+
+
+def test_a_failed_run_keeps_its_traceback_and_does_not_stop_the_rest(house):
+    (house / "notebooks/fail").write_text("TB")
+    first, second = runs()
+    assert [runner.execute(first), runner.execute(second)] == ["failed", "done"]
+    record = json.loads((first.folder / "run.json").read_text())
+    assert "the seventh seal" in record["traceback"]
+    assert (first.folder / "notebook.ipynb").exists() and not runner.finished(first)
+    (house / "notebooks/fail").unlink()
+    assert runner.execute(first) == "done"
+
+
+def test_an_interrupted_run_is_marked_and_goes_on(house):
+    (house / "notebooks/slow").touch()
+    run = runs()[0]
+    worker = f"""
+import pathlib, sys
+sys.path.insert(0, {str(ROOT)!r})
+from reproduce import experiments, runner
+home = pathlib.Path({str(house)!r})
+experiments.ROOT = runner.ROOT = home
+experiments.FOLDER, experiments.RUNS = home / "reproduce/experiments", home / "reproduce/runs"
+experiments.NOTEBOOKS = runner.NOTEBOOKS = home / "notebooks"
+runner.execute(experiments.load("quick")[0])
+"""
+    child = subprocess.Popen([sys.executable, "-c", worker], stderr=subprocess.PIPE)
+    waited = time.monotonic()
+    while not (run.folder / "seed-0/starts").exists():
+        assert time.monotonic() - waited < 60 and child.poll() is None
+        time.sleep(0.1)
+    assert runner.status(run) == "running"
+    os.kill(child.pid, signal.SIGINT)
+    child.wait(60)
+    assert child.returncode != 0 and runner.status(run) == "interrupted"
+    (house / "notebooks/slow").unlink()
+    assert runner.execute(run) == "done"
+
+
+# ---------------------------------------------------------------- what is told of it
+
+
+def done_runs(profile="quick", **kwargs):
+    for run in runs(profile, **kwargs):
+        assert runner.execute(run) == "done"
+
+
+def test_collect_summarises_finished_runs_only(house):
+    done_runs()
+    record = runs()[0].folder / "run.json"
+    record.write_text(record.read_text().replace('"done"', '"interrupted"'))
+    notes = []
+    rows = report.collect(notes)
+    assert [row["method"] for row in rows] == ["TB+Expl"]
+    assert rows[0]["metrics"]["elbo"] == {"mean": 1.5, "std": 0.5**0.5, "values": [1.0, 2.0]}
+    assert len(notes) == 1 and "its status is interrupted" in notes[0]
+    assert "20.5 of 25" in report.text_table(rows)
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"elbo": 1}', "[1]"])
+def test_collect_leaves_out_what_it_cannot_read_and_says_so(house, damage):
+    done_runs()
+    (runs()[0].folder / "seed-1/metrics.json").write_text(damage)
+    notes = []
+    assert [row["method"] for row in report.collect(notes)] == ["TB+Expl"]
+    assert len(notes) == 1 and "left out, cannot be read" in notes[0]
+
+
+def test_collect_leaves_out_runs_of_other_settings(house, monkeypatch):
+    done_runs()
+    changed = dict(gl.PROFILES["quick"], iterations=77)
+    monkeypatch.setitem(gl.PROFILES, "quick", changed)
+    notes = []
+    assert report.collect(notes) == []
+    assert all("settings that have changed since" in note for note in notes) and len(notes) == 2
+
+
+def test_report_writes_the_schema_merges_and_repeats(house):
+    done_runs(seeds=[0, 1])
+    written = report.write_committed(report.collect([]), allow_dirty=False)
+    names = ["reproduce/results/25gmm.json", "reproduce/results/25gmm.png"]
+    assert [str(path.relative_to(house)) for path in written] == names
+    first = written[0].read_bytes()
+    result = json.loads(first)
+    assert list(result) == ["task", "true_log_z", "rows"] and result["true_log_z"] == 0
+    published = json.loads((house / "reproduce/published.json").read_text())["tasks"]["25gmm"]
+    assert {row["method"] for row in result["rows"]} == set(published["rows"])
+    keys = "method profile seeds metrics paper verdict reason runs commit verdicts".split()
+    assert all(list(row) == keys for row in result["rows"])
+    standing = {(row["method"], row["profile"]): row["verdict"] for row in result["rows"]}
+    assert standing["TB", "quick"] == "not comparable" and standing["TB", "full"] == "not run"
+
+    report.write_committed(report.collect([]), allow_dirty=False)
+    assert written[0].read_bytes() == first
+
+    # A later machine has only the full runs: the committed quick rows stay.
+    shutil.rmtree(experiments.RUNS)
+    done_runs("full")
+    report.write_committed(report.collect([]), allow_dirty=False)
+    rows = json.loads(written[0].read_text())["rows"]
+    ran = [(row["method"], row["profile"]) for row in rows if row["seeds"]]
+    assert ran == [("TB", "full"), ("TB", "quick"), ("TB+Expl", "full"), ("TB+Expl", "quick")]
+    assert {row["verdict"] for row in rows if row["seeds"] and row["profile"] == "full"} <= {
+        "matches", "better", "worse"
+    }  # fmt: skip
+
+
+def test_report_keeps_out_smoke_changed_and_dirty_runs(house, monkeypatch):
+    done_runs("smoke")
+    done_runs(overrides={"steps": 50})
+    rows = report.collect([])
+    assert len(rows) == 4 and "TB (steps=50)" in [row["method"] for row in rows]
+    assert report.write_committed(rows, allow_dirty=False) == []
+    report.write_local(rows)
+    local = json.loads((report.FOLDER / "local/25gmm.json").read_text())["rows"]
+    assert len(local) == 4
+
+    monkeypatch.setattr(runner, "_git", lambda *a: "0123abc" if a[0] == "rev-parse" else " M x")
+    done_runs()
+    with pytest.raises(experiments.BadInput, match="made from uncommitted code"):
+        report.write_committed(report.collect([]), allow_dirty=False)
+    written = report.write_committed(report.collect([]), allow_dirty=True)
+    assert "0123abc+changes" in written[0].read_text()
+
+
+def test_holm_by_hand():
+    # 0.01 * 4, then 0.02 * 3, 0.03 * 2 = 0.06, and 0.04 raised to what came before it.
+    adjusted = verdict.holm([0.04, 0.01, 0.03, 0.02])
+    assert adjusted == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert verdict.holm([0.9, 0.8]) == [1.0, 1.0] and verdict.holm([]) == []
+
+
+def judged(ours, paper, std=0.1):
+    def cell(mean):
+        return {"mean": mean, "std": std, "values": [mean] * 5}
+
+    row = {"verdict": "compare", "reason": "open", "metrics": {"w2": cell(ours)}}
+    row["paper"] = {"w2": {"mean": paper, "std": std}}
+    verdict.judge([row])
+    return row["verdict"], row["reason"], row["verdicts"]
+
+
+def test_verdicts_turn_with_the_numbers():
+    assert judged(1.0, 1.05) == ("matches", "none", {"w2": "matches"})
+    assert judged(1.0, 2.0) == ("better", "open", {"w2": "better"})
+    assert judged(2.0, 1.0) == ("worse", "open", {"w2": "worse"})
+    assert judged(1.0, 1.05, std=0.001)[0] == "better"
+
+
+def test_welch_is_the_textbook_one():
+    # Equal n and s: t = d / (s sqrt(2 / n)), here 2 with 8 degrees of freedom; p = 0.0805.
+    ours = {"mean": 2 * (2 / 5) ** 0.5, "std": 1.0, "values": [0] * 5}
+    assert verdict.welch(ours, {"mean": 0.0, "std": 1.0}) == pytest.approx(0.0805, abs=1e-4)
+
+
+# ---------------------------------------------------------------- what is committed
+
+
+def test_committed_results_are_what_the_prose_says():
+    rows = json.loads((ROOT / "reproduce/results/25gmm.json").read_text())["rows"]
+    quick = {row["method"]: row["metrics"] for row in rows if row["profile"] == "quick"}
+    # book/intro.md: six modes, or nine, and log Z wrong by as much; with exploration all 25.
+    found, wrong = quick["TB"]["modes"]["values"], quick["TB"]["delta_log_z_rw"]["values"]
+    assert set(found) == {6, 9} and quick["TB+Expl"]["modes"]["values"] == [25] * 3
+    assert wrong == pytest.approx([math.log(25 / modes) for modes in found], abs=0.01)
+    assert quick["TB+Expl"]["seconds"]["mean"] < 60
+
+
+def test_the_smoke_profile_runs_the_real_notebook(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "RUNS", tmp_path)
+    run = experiments.load("smoke")[1]
+    assert runner.execute(run) == "done", (run.folder / "run.json").read_text()
+    notes = []
+    row = report.collect(notes)[0]
+    assert notes == [] and row["method"] == "TB+Expl"
+    for name in ("elbo", "delta_log_z", "delta_log_z_rw", "w2", "modes", "seconds"):
+        assert row["metrics"][name] is not None
+    # Run again with another seed, the first is taken from its checkpoint, with the same metrics.
+    metrics = run.folder / "seed-0/metrics.json"
+    before = metrics.read_bytes()
+    assert runner.execute(experiments.load("smoke", seeds=[0, 1])[1]) == "done"
+    assert metrics.read_bytes() == before
