@@ -10,7 +10,7 @@ fi
 command -v chromium >/dev/null || echo "NO BROWSER: the tests of the built pages will be SKIPPED" >&2
 
 ruff check .
-ruff format --check --quiet .
+ruff format --check .
 
 # From outside the root: at the root the folder gfnlite would stand in for a broken installation.
 root=$PWD

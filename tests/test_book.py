@@ -105,8 +105,7 @@ def faults(browser, url, site, width=1280, scheme="light"):
     page.on("console", lambda m: wrong.append(f"console: {m.text}") if m.type == "error" else None)
     page.on("response", lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 else None)
     page.goto(url, wait_until="load")
-    page.wait_for_function("!window.MathJax || !window.MathJax.startup || "
-                           "window.MathJax.startup.document.state() >= 10")  # fmt: skip
+    page.evaluate("window.MathJax?.startup?.promise")  # settles when all equations are typeset
     wrong += page.evaluate(
         """() => {
         const wrong = [], all = query => [...document.querySelectorAll(query)];

@@ -1,7 +1,9 @@
 """The house: its rooms, its pairs of notebooks, its pins and its links."""
 
+import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import jupytext
@@ -37,7 +39,7 @@ def differences(source, paired):
     for cells in (source.cells, paired.cells):
         for cell in cells:
             kept = {key: cell.metadata[key] for key in keep if cell.metadata.get(key)}
-            found.append((cell.cell_type, cell.source, str(sorted(kept.items()))))
+            found.append((cell.cell_type, cell.source.strip(), json.dumps(kept, sort_keys=True)))
     half = len(source.cells)
     wrong = [] if found[:half] == found[half:] else ["cells"]
     if any(cell.get("outputs") or cell.get("execution_count") for cell in paired.cells):
@@ -95,6 +97,8 @@ def test_public_names_say_what_they_are():
             assert public.__doc__, name
 
 
-def test_installed_package_is_this_one():
-    assert Path(gl.__file__).parent == ROOT / "gfnlite"
-    assert Path.cwd() != ROOT, "run the tests by tests/run.sh, from outside the root"
+def test_installed_package_is_this_one(tmp_path):
+    # A fresh, isolated Python sees no folder `gfnlite` at the root, only what pip has installed.
+    command = [sys.executable, "-I", "-c", "import gfnlite; print(gfnlite.__file__)"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert Path(found.stdout.strip()).parent == ROOT / "gfnlite", found.stderr
