@@ -41,7 +41,7 @@ def style() -> None:
     )
 
 
-def _axes(ax, size=(5, 4)):
+def _axes(ax, size=(6.2, 3.6)):
     import matplotlib.pyplot as plt
 
     return plt.subplots(figsize=size)[1] if ax is None else ax
@@ -56,7 +56,7 @@ def density(target: Target, limit: float, ax=None, points: int = 400):
     """
     if target.dim != 2:
         raise ValueError(f"target '{target.name}' has dim={target.dim}; contours need dim=2")
-    ax = _axes(ax)
+    ax = _axes(ax, (4.2, 4.2))
     target = target.to("cpu")
     axis = torch.linspace(-limit, limit, points)
     log_r = target.log_reward(torch.cartesian_prod(axis, axis)).view(points, points).T

@@ -74,8 +74,13 @@ class GFNDiffusion:
         )
         for group in self.optimiser.param_groups:
             group["initial_lr"] = group["lr"]
-        self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.grid_generator = torch.Generator().manual_seed(seed)  # grids are made on the CPU
+        # Training, its grids (made on the CPU) and the user's samples each have their own random
+        # stream, so that drawing samples never changes the training that follows.
+        self.generators = {
+            "train": torch.Generator(self.device).manual_seed(seed),
+            "grid": torch.Generator().manual_seed(seed),
+            "sample": torch.Generator(self.device).manual_seed(seed + 2**32),
+        }
         self.iteration, self.energy_calls, self.seconds = 0, 0, 0.0
         self.history: list[dict] = []
         self._floors: dict[int, float] = {}
@@ -136,7 +141,7 @@ class GFNDiffusion:
             raise ValueError("give exactly one of batch_size and x")
         grid = time_grid(self.config.steps if steps is None else steps).to(self.device)
         parts = (self.net, self.process, self.target, grid)
-        generator = generator or self.generator
+        generator = generator or self.generators["sample"]
         if x is None:
             if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
                 raise ValueError(f"batch_size={batch_size!r} must be a positive integer")
@@ -216,8 +221,7 @@ class GFNDiffusion:
             "net": self.net.state_dict(),
             "log_z": self.log_z.detach(),
             "optimiser": self.optimiser.state_dict(),
-            "generator": self.generator.get_state(),
-            "grid_generator": self.grid_generator.get_state(),
+            "generators": {name: g.get_state() for name, g in self.generators.items()},
             "iteration": self.iteration,
             "energy_calls": self.energy_calls,
             "seconds": self.seconds,
@@ -266,8 +270,8 @@ class GFNDiffusion:
         self.net.load_state_dict(state["net"])
         self.log_z.data.copy_(state["log_z"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.generator.set_state(state["generator"])
-        self.grid_generator.set_state(state["grid_generator"])
+        for name, generator in self.generators.items():
+            generator.set_state(state["generators"][name])
         self.iteration, self.energy_calls = state["iteration"], state["energy_calls"]
         self.seconds, self.history = state["seconds"], list(state["history"])
 

@@ -37,7 +37,7 @@ def train_step(sampler: "GFNDiffusion") -> torch.Tensor:
     config = sampler.config
     progress = min(1.0, sampler.iteration / config.iterations)
     if config.coarse_steps and progress < config.coarse_fraction:
-        grid = time_grid(config.coarse_steps, "random", sampler.grid_generator)
+        grid = time_grid(config.coarse_steps, "random", sampler.generators["grid"])
     else:
         grid = time_grid(config.steps)
     for group in sampler.optimiser.param_groups:
@@ -50,7 +50,7 @@ def train_step(sampler: "GFNDiffusion") -> torch.Tensor:
         grid.to(sampler.device),
         config.batch_size,
         exploration_at(config, progress),
-        sampler.generator,
+        sampler.generators["train"],
     )
     sampler.optimiser.zero_grad(set_to_none=True)
     trajectory.log_weight.requires_grad_()

@@ -88,6 +88,7 @@ def _papermill(run: Run) -> None:
             progress_bar=False,  # the training's own bar says more, and comes through stderr
             stderr_file=sys.stderr,
             execution_timeout=CELL_TIMEOUT,
+            shutdown_kernel="immediate",  # all is written; a polite end prints an interrupt
         )
     finally:  # after a failure too: the executed cells show what went wrong
         if temporary.exists():

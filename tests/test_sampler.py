@@ -49,10 +49,11 @@ def test_evaluate_has_its_keys_and_none_where_there_is_no_truth():
     assert fit(small(objective="vargrad")).evaluate(500)["log_z_learned"] is None
 
 
-def test_evaluation_repeats_and_leaves_training_alone():
+def test_evaluation_repeats_and_looking_leaves_training_alone():
     sampler, other = fit(small(), iterations=20), fit(small(), iterations=20)
     assert sampler.evaluate(300) == sampler.evaluate(300)
     assert sampler.evaluate(300) != sampler.evaluate(300, seed=1)
+    sampler.sample(10)
     assert torch.equal(weights_of(fit(sampler)), weights_of(fit(other)))
 
 
