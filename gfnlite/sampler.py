@@ -21,8 +21,6 @@ from .train import train
 __all__ = ["GFNDiffusion"]
 
 DEFAULT_METHOD = "TB+Expl"
-W2_SAMPLES = 2000  # exact transport grows with the cube; also the paper's number
-EVALUATION_BATCH = 5000
 CHECKPOINT_FORMAT = 1
 
 
@@ -51,8 +49,8 @@ class GFNDiffusion:
         device: torch.device | str | None = None,
         **overrides,
     ):
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed={seed!r} must be a non-negative integer")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise ValueError(f"seed={seed!r} must be an integer from 0 to 2**32 - 1")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.target = as_target(energy_fn, dim).to(self.device)
         if config is None:
@@ -83,7 +81,6 @@ class GFNDiffusion:
         }
         self.iteration, self.energy_calls, self.seconds = 0, 0, 0.0
         self.history: list[dict] = []
-        self._floors: dict[int, float] = {}
         self._probe()
 
     def _probe(self) -> None:
@@ -172,43 +169,7 @@ class GFNDiffusion:
         Raises:
             ValueError: if `n_samples` is below 2, or `steps` is not a positive integer.
         """
-        if isinstance(n_samples, bool) or not isinstance(n_samples, int) or n_samples < 2:
-            raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 2")
-        generator = torch.Generator(self.device).manual_seed(seed)
-        target, truth = self.target, self.target.sample is not None
-        sizes = [EVALUATION_BATCH] * (n_samples // EVALUATION_BATCH)
-        sizes += [n_samples % EVALUATION_BATCH] if n_samples % EVALUATION_BATCH else []
-        made = [self.trajectory(n, steps=steps, generator=generator) for n in sizes]
-        log_weight = torch.cat([trajectory.log_weight for trajectory in made])
-        x = torch.cat([trajectory.x[-1] for trajectory in made])
-        del made
-        upper = distance = floor = weights = found = None
-        if truth:
-            batches = (target.sample(n, generator) for n in sizes)
-            destroyed = [self.trajectory(x=y, steps=steps, generator=generator) for y in batches]
-            upper = metrics.eubo(torch.cat([trajectory.log_weight for trajectory in destroyed]))
-            n = min(n_samples, W2_SAMPLES)
-            distance = metrics.w2(x[:n], target.sample(n, generator))
-            if n not in self._floors:
-                self._floors[n] = metrics.w2_floor(target, n)
-            floor = self._floors[n]
-        if target.mode_mass is not None:
-            share = target.modes_of(x).mean(0)
-            weights, found = share.tolist(), metrics.modes_found(share, target.mode_mass)
-        learned = self.log_z.item() if self.config.objective == "tb" else None
-        return metrics.Evaluation(
-            elbo=metrics.elbo(log_weight),
-            eubo=upper,
-            log_z_is=metrics.log_z_is(log_weight),
-            log_z_learned=learned,
-            ess=metrics.ess(log_weight),
-            w2=distance,
-            w2_floor=floor,
-            modes=found,
-            mode_weights=weights,
-            energy_calls=self.energy_calls,
-            n_samples=n_samples,
-        )
+        return metrics.evaluate(self, n_samples, steps, seed)
 
     def save(self, path: str | Path) -> None:
         """Write all that is needed to sample or to go on training; a failure keeps the old file."""

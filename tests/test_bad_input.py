@@ -46,7 +46,7 @@ CASES = {
     "true steps": (lambda: sampler(steps=True), "steps=True has type bool, must be int"),
     "text lr": (lambda: sampler(lr="1e-3"), "lr='1e-3' has type str, must be float.*1.0e-3"),
     "no lr": (lambda: sampler(lr=None), "lr=None has type NoneType, must be float"),
-    "seed": (lambda: sampler(seed=1.5), "seed=1.5 must be a non-negative integer"),
+    "seed": (lambda: sampler(seed=1.5), "seed=1.5 must be an integer from 0"),
     "energy": (lambda: gl.GFNDiffusion(3.0, dim=2), "energy_fn=3.0 must be a Target or a callable"),
     "class": (lambda: gl.GFNDiffusion(gl.ManyWell), "ManyWell.* must be a Target or a callable"),
     # out of range
