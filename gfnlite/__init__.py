@@ -5,51 +5,78 @@ sampler = gl.GFNDiffusion(energy_fn=gl.gmm25)  # a Target, or any callable E(x) 
 sampler.fit()
 x = sampler.sample(batch_size=256, steps=100)
 sampler.evaluate()
+
+What most people need is here; the rest is in the modules: `gl.targets`, `gl.objectives`,
+`gl.metrics`, `gl.distances`, `gl.process`, `gl.rollout`, `gl.callbacks`, `gl.plots`.
 """
 
 from importlib.metadata import version
 
-from . import plots
+from . import callbacks, distances, metrics, objectives, plots, process, rollout, targets
 from .config import Config
+from .diagnosis import diagnose
+from .distances import w2
 from .files import write_json
-from .metrics import Evaluation, elbo, ess, eubo, log_z_is, modes_found, w2
-from .nets import DriftNet
-from .objectives import tb, vargrad
+from .local_search import mala
+from .metrics import Evaluation, elbo, ess, eubo, log_z_is, modes_found
+from .pilot import suggest_scale
 from .presets import METHODS, PROFILES, TASKS, preset
-from .process import PinnedBrownian, time_grid
-from .rollout import Trajectory
+from .process import time_grid
+from .replay import ReplayBuffer
 from .sampler import GFNDiffusion
-from .targets import GMM, Gaussian, ManyWell, Target, gmm9, gmm25, named_target
+from .targets import (
+    GMM,
+    Gaussian,
+    ManyWell,
+    Target,
+    gmm9,
+    gmm25,
+    gmm40,
+    named_target,
+    tempered,
+    weighted_sum,
+)
+from .trajectory import Trajectory
 
 __version__ = version("gfnlite")
 
 __all__ = [
-    "GMM",
-    "METHODS",
-    "PROFILES",
-    "TASKS",
     "Config",
-    "DriftNet",
     "Evaluation",
     "GFNDiffusion",
+    "GMM",
     "Gaussian",
+    "METHODS",
     "ManyWell",
-    "PinnedBrownian",
+    "PROFILES",
+    "ReplayBuffer",
+    "TASKS",
     "Target",
     "Trajectory",
+    "callbacks",
+    "diagnose",
+    "distances",
     "elbo",
     "ess",
     "eubo",
-    "gmm9",
     "gmm25",
+    "gmm40",
+    "gmm9",
     "log_z_is",
+    "mala",
+    "metrics",
     "modes_found",
     "named_target",
+    "objectives",
     "plots",
     "preset",
-    "tb",
+    "process",
+    "rollout",
+    "suggest_scale",
+    "targets",
+    "tempered",
     "time_grid",
-    "vargrad",
     "w2",
+    "weighted_sum",
     "write_json",
 ]

@@ -10,7 +10,8 @@ __all__ = ["Config"]
 
 
 def _setting(default, doc: str, *, low=None, high=None, above=None, choices=None):
-    rule = {"doc": doc, "low": low, "high": high, "above": above, "choices": choices}
+    rule = {"doc": doc, "low": low, "high": high, "above": above}
+    rule["choices"] = choices
     return dataclasses.field(default=default, metadata=rule)
 
 
@@ -22,15 +23,31 @@ class Config:
         ValueError: for a value of the wrong type or out of range, naming setting and value.
     """
 
-    objective: str = _setting("tb", "loss", choices=("tb", "vargrad"))
+    # what is optimised
+    objective: str = _setting("tb", "loss", choices=("tb", "vargrad", "db", "subtb", "reverse_kl"))
+    subtb_lambda: float = _setting(2.0, "weight of a part by its length, for subtb", above=0)
+    forward_looking: bool = _setting(False, "state flows start from partial energies (db, subtb)")
+    repeats: int | None = _setting(
+        None, "trajectories per condition in a batch; None: as many as there are", low=1
+    )
+    # the process and its kernels
+    process: str = _setting("pinned", "reference process", choices=("pinned", "vp"))
+    schedule: str = _setting("linear", "noise schedule of vp", choices=("linear", "cosine"))
     sigma2: float = _setting(1.0, "variance of the reference process per unit time", above=0)
-    steps: int = _setting(100, "transitions T of a trajectory (uniform grid)", low=1, high=10_000)
+    steps: int = _setting(100, "transitions T of a trajectory", low=1, high=10_000)
+    grid: str = _setting("uniform", "times of the transitions", choices=("uniform", "cosine"))
     coarse_steps: int | None = _setting(
         None, "train first on random grids of this many steps; None: never", low=1, high=10_000
     )
     coarse_fraction: float = _setting(
         0.8, "fraction of the training that is coarse, if coarse_steps is set", low=0, high=1
     )
+    langevin: bool = _setting(False, "the drift has a learned multiple of the score (LP)")
+    learn_variance: bool = _setting(False, "P_F's variance is learned")
+    learn_backward: bool = _setting(False, "P_B's mean and variance are learned")
+    hidden: int = _setting(64, "width of the networks", low=1)
+    layers: int = _setting(2, "joint hidden layers of the networks", low=1)
+    # training
     batch_size: int = _setting(300, "trajectories B in a training batch", low=1)
     iterations: int = _setting(4000, "training steps", low=1)
     exploration: float = _setting(
@@ -40,23 +57,91 @@ class Config:
         0.5, "fraction of training in which its standard deviation falls linearly to 0",
         above=0, high=1,
     )  # fmt: skip
-    lr: float = _setting(3e-3, "Adam's learning rate of the drift network", above=0)
+    lr: float = _setting(3e-3, "Adam's learning rate of the kernels", above=0)
     lr_log_z: float = _setting(0.1, "Adam's learning rate of log Z_theta", above=0)
+    warm_log_z: bool = _setting(True, "log Z_theta starts at the first batch's mean log w, not 0")
+    lr_flow: float = _setting(1e-2, "Adam's learning rate of the state flow", above=0)
     lr_decay: float = _setting(
-        0.5, "last fraction of training in which both rates fall linearly to 0", low=0, high=1
+        0.5, "last fraction of training in which the rates fall linearly to 0", low=0, high=1
     )
-    hidden: int = _setting(64, "width of the drift network", low=1)
-    layers: int = _setting(2, "joint hidden layers of the drift network", low=1)
+    grad_clip: float | None = _setting(None, "largest norm of the kernels' gradient", above=0)
+    amp: bool = _setting(False, "networks in bfloat16 where that is safe")
+    # off-policy
+    replay_ratio: float = _setting(
+        0.0, "fraction of the training steps on replayed samples", low=0, high=1
+    )
+    prefill: int | None = _setting(
+        None, "replay this many particles of annealed SMC, found before training", low=2
+    )
+    replay_capacity: int = _setting(600_000, "samples that each buffer holds", low=1)
+    replay_priority: str = _setting(
+        "rank", "which samples are replayed", choices=("uniform", "rank", "reward", "weight")
+    )
+    replay_objective: str | None = _setting(
+        None, "loss of replayed samples; None: the objective",
+        choices=("tb", "vargrad", "db", "subtb", "mle"),
+    )  # fmt: skip
+    rank_weight: float = _setting(0.01, "k in the rank priority 1 / (k N + rank)", above=0)
+    replay_ess: float = _setting(
+        0.1, "priorities by reward or weight are tempered to this ESS", above=0, high=1
+    )
+    ls_every: int | None = _setting(None, "iterations between local searches; None: never", low=1)
+    ls_steps: int = _setting(200, "MALA steps of a local search", low=1)
+    ls_burn_in: int = _setting(100, "of which not kept, while the step size adapts", low=0)
+    ls_step_size: float = _setting(0.01, "first step size of MALA", above=0)
+    ls_temperature: float = _setting(1.0, "MALA samples R^(1 / temperature)", above=0)
 
     def __post_init__(self):
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             value = _checked(field, hints[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)  # an int given for a float becomes one
-        if self.objective == "vargrad" and self.batch_size < 2:
-            raise ValueError(
-                "batch_size=1 with objective='vargrad': a variance needs at least 2 trajectories"
-            )
+        for wrong, message in self._conflicts():
+            if wrong:
+                raise ValueError(message)
+
+    @property
+    def has_flow(self) -> bool:
+        """Whether the objective needs a state flow."""
+        return {self.objective, self.replay_objective} & {"db", "subtb"} != set()
+
+    def _conflicts(self) -> list[tuple[bool, str]]:
+        replay, group = self.replay_ratio > 0, self.repeats or self.batch_size
+        losses = {self.objective, self.replay_objective}
+        return [
+            (
+                "vargrad" in losses and group < 2,
+                f"{'repeats' if self.repeats else 'batch_size'}={group} with objective='vargrad': "
+                "a variance needs at least 2 trajectories",
+            ),
+            (
+                self.forward_looking and not self.has_flow,
+                f"forward_looking=True with objective={self.objective!r}: only db and subtb have "
+                "the state flow that looks forward",
+            ),
+            (
+                self.objective == "reverse_kl" and (replay or self.exploration > 0),
+                f"objective='reverse_kl' with replay_ratio={self.replay_ratio:g}, exploration="
+                f"{self.exploration:g}: it can only learn on-policy, set both to 0",
+            ),
+            (
+                not replay and (self.replay_objective or self.ls_every or self.prefill) is not None,
+                "replay_objective, ls_every and prefill need replayed samples: set replay_ratio "
+                f"above 0, not {self.replay_ratio:g}",
+            ),
+            (
+                self.replay_ratio == 1 and not self.prefill,
+                f"replay_ratio={self.replay_ratio:g} needs prefill: nothing else would be replayed",
+            ),
+            (
+                self.ls_every is not None and self.ls_burn_in >= self.ls_steps,
+                f"ls_burn_in={self.ls_burn_in} must be below ls_steps={self.ls_steps}",
+            ),
+            (
+                self.batch_size % (self.repeats or 1) != 0,
+                f"batch_size={self.batch_size} must be a multiple of repeats={self.repeats}",
+            ),
+        ]
 
     def replace(self, **changes) -> "Config":
         """A copy with some settings changed and checked.

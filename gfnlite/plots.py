@@ -62,7 +62,9 @@ def density(target: Target, limit: float, ax=None, points: int = 400):
     log_r = target.log_reward(torch.cartesian_prod(axis, axis)).view(points, points).T
     # 1, 2 and 3 standard deviations of a Gaussian mode: its width, not its tails.
     levels = log_r.max() - torch.tensor([4.5, 2.0, 0.5])
-    ax.contour(axis, axis, log_r, levels=levels.tolist(), colors=GREY, linewidths=0.5)
+    # Solid: where log R is negative, matplotlib would dash the lines.
+    style = {"colors": GREY, "linewidths": 0.5, "linestyles": "solid"}
+    ax.contour(axis, axis, log_r, levels=levels.tolist(), **style)
     ax.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
     return ax
 

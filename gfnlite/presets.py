@@ -2,30 +2,67 @@
 
 from .config import Config
 
-__all__ = ["METHODS", "PROFILES", "TASKS", "preset"]
+__all__ = ["METHODS", "PROFILES", "TASKS", "default_preset", "preset"]
 
-# sigma2: arXiv:2402.05098 (9GMM: as 25GMM). exploration: what the quick profile adds, about
-# what is missing between sigma2 and the target's spread; the paper's own value is in `full`.
+# sigma2: arXiv:2402.05098 (where it has no such task, what covers the target). exploration: what
+# the quick profile adds, about what is missing between sigma2 and the target's spread; the paper's
+# own value is in `full`.
 TASKS = {
     "9gmm": {"sigma2": 5.0, "exploration": 4.0},
     "25gmm": {"sigma2": 5.0, "exploration": 16.0},
     "manywell32": {"sigma2": 1.0, "exploration": 1.0},
+    "funnel": {"sigma2": 1.0, "exploration": 4.0},
+    "easy_funnel": {"sigma2": 1.0, "exploration": 1.0},
+    "lgcp": {"sigma2": 5.0, "exploration": 1.0},
 }
 
-# Named as in the paper's tables; Expl is exploration noise.
-METHODS = {
-    "TB": {"objective": "tb", "exploration": 0.0},
-    "TB+Expl": {"objective": "tb"},
-    "VarGrad": {"objective": "vargrad", "exploration": 0.0},
-    "VarGrad+Expl": {"objective": "vargrad"},
+BASES = {
+    "PIS": {"objective": "reverse_kl"},
+    "TB": {"objective": "tb"},
+    "VarGrad": {"objective": "vargrad"},
+    "FL-SubTB": {"objective": "subtb", "forward_looking": True},
+    # maximum likelihood of trajectories destroyed from particles of annealed SMC
+    "MLE": {
+        "replay_ratio": 1.0, "prefill": 20_000, "replay_objective": "mle",
+        "replay_priority": "uniform",
+    },
+}  # fmt: skip
+EXTRAS = {
+    "Expl": {},  # exploration noise: how much is the task's or the profile's
+    "LP": {"langevin": True},
+    "LS": {"replay_ratio": 0.5, "ls_every": 100},
+    "LV": {"learn_variance": True},
 }
+# The name of a method says what is in it: first the rows of the paper's tables that are trained,
+# then our own.
+METHODS = {
+    row: row.split("+")
+    for row in (
+        "PIS", "PIS+LP", "TB", "TB+Expl", "VarGrad", "VarGrad+Expl", "FL-SubTB", "FL-SubTB+LP",
+        "TB+Expl+LS", "TB+Expl+LP", "TB+Expl+LP+LS", "VarGrad+Expl+LS", "VarGrad+Expl+LP",
+        "VarGrad+Expl+LP+LS",
+        "TB+Expl+LV", "MLE+LV", "MLE+LP+LV",
+    )
+}  # fmt: skip
 
 # smoke: seconds, shows only that the code runs. quick: a minute or two on a laptop. full: the
 # paper's setting, where 0.2 more standard deviation in each of 100 steps is a variance of 4.
 PROFILES = {
     "smoke": {"steps": 10, "batch_size": 64, "iterations": 40},
     "quick": {"steps": 100, "coarse_steps": 20, "iterations": 4000, "lr": 5e-3},
-    "full": {"steps": 100, "iterations": 25_000, "lr": 1e-3, "lr_decay": 0.0, "exploration": 4.0},
+    "full": {
+        "steps": 100, "iterations": 25_000, "lr": 1e-3, "lr_decay": 0.0, "exploration": 4.0,
+        "warm_log_z": False,
+    },
+}  # fmt: skip
+# What only some cells of a profile have: by profile, then by task or by part of the method's name.
+EXCEPTIONS = {
+    "smoke": {
+        "LS": {"replay_capacity": 2000, "ls_steps": 20, "ls_burn_in": 10},
+        "MLE": {"prefill": 200},
+    },
+    "quick": {"9gmm": {"iterations": 2000}, "MLE": {"lr": 6e-3}},
+    "full": {"LP": {"iterations": 10_000}},
 }
 
 
@@ -35,10 +72,21 @@ def preset(task: str, method: str, profile: str) -> Config:
     Raises:
         ValueError: for an unknown task, method or profile, naming what is allowed.
     """
-    settings = {}
     tables = {"task": (task, TASKS), "profile": (profile, PROFILES), "method": (method, METHODS)}
     for argument, (name, table) in tables.items():
         if name not in table:
             raise ValueError(f"{argument}={name!r} is unknown; allowed: {', '.join(table)}")
-        settings |= table[name]
+    parts = METHODS[method]
+    settings = TASKS[task] | PROFILES[profile]
+    for part in parts:
+        settings |= BASES.get(part, {}) | EXTRAS.get(part, {})
+    if not {"Expl", "MLE"} & set(parts):  # particles start as wide as exploration would reach
+        settings["exploration"] = 0.0
+    for name in (task, *parts):
+        settings |= EXCEPTIONS[profile].get(name, {})
     return Config(**settings)
+
+
+def default_preset(task: str) -> Config:
+    """What `GFNDiffusion` uses when it is told nothing: the quick preset of a known task."""
+    return preset(task, "TB+Expl", "quick") if task in TASKS else Config()

@@ -1,10 +1,15 @@
-"""Reference process: pinned Brownian motion, its two kernels, and time grids.
+"""Reference processes, the kernels that tilt them, and time grids.
 
-The generation kernel P_F adds a learned drift u to Brownian motion that starts at 0; the
-destruction kernel P_B is the Brownian bridge back to 0:
+A reference process is a linear Gaussian one, from its start at t = 0 to N(0, v_1 sigma^2 I) at
+t = 1. It is given by a scale a and marginal variances v (in units of sigma^2); a step from t to t'
+and its exact reversal are then
 
-    P_F(x' | x) = N(x'; x + u(x, t) dt, sigma^2 dt I)
-    P_B(x | x') = N(x; (t / t') x', sigma^2 (t / t') dt I),      dt = t' - t.
+    x' = a x + N(0, sigma^2 h I),    x = b x' + N(0, sigma^2 g I),
+    h = v' - a^2 v,                  b = a v / v',   g = h v / v'.
+
+P_F and P_B tilt these: P_F(x' | x) = N(x'; a x + h u, sigma^2 h e^s) with a learned drift u and,
+if learned, a log-variance s, and P_B likewise. Only ratios to the reference are ever computed. In
+log w everything else telescopes to the two ends, with no large constants left to cancel.
 """
 
 import math
@@ -13,9 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["PinnedBrownian", "time_grid"]
+__all__ = ["PinnedBrownian", "Steps", "VariancePreserving", "log_ratio", "ratio_slope", "time_grid"]
 
 LOG_2PI = math.log(2 * math.pi)
+GRIDS = ("uniform", "random", "cosine")
 
 
 def time_grid(steps: int, kind: str = "uniform", generator: torch.Generator | None = None):
@@ -23,7 +29,8 @@ def time_grid(steps: int, kind: str = "uniform", generator: torch.Generator | No
 
     `uniform` has equal steps. `random` draws each inner time near its uniform place (stratified:
     within 0.45 / T of it, so that no step is shorter than 0.1 / T): a sampler trained on it can be
-    run on any finer grid (arXiv:2501.06148).
+    run on any finer grid (arXiv:2501.06148). `cosine` has steps that shrink towards the sample,
+    t = sin(pi s / 2) for uniform s, where narrow modes need them.
 
     Raises:
         ValueError: if steps is not a positive integer or the kind is unknown.
@@ -33,63 +40,127 @@ def time_grid(steps: int, kind: str = "uniform", generator: torch.Generator | No
     t = torch.arange(steps + 1, dtype=torch.float32) / steps
     if kind == "random":
         t[1:-1] += (torch.rand(steps - 1, generator=generator) - 0.5) * (0.9 / steps)
+    elif kind == "cosine":
+        t[1:-1] = torch.sin(t[1:-1] * (math.pi / 2))
     elif kind != "uniform":
-        raise ValueError(f"grid={kind!r} is unknown; allowed: uniform, random")
+        raise ValueError(f"grid={kind!r} is unknown; allowed: {', '.join(GRIDS)}")
     return t
 
 
-def _log_normal(residual: Tensor, variance: Tensor) -> Tensor:
-    """log N(residual; 0, variance I): (T, B, d), (T,) -> (T, B)."""
-    variance = variance[:, None]
-    quadratic = residual.square().sum(-1) / variance
-    return -0.5 * (quadratic + residual.shape[-1] * (LOG_2PI + variance.log()))
+@dataclass(frozen=True)
+class Steps:
+    """A time grid t (T + 1,) and the reference process's a, h, b, g on it, each (T,)."""
+
+    t: Tensor
+    a: Tensor
+    h: Tensor
+    b: Tensor
+    g: Tensor
+
+    def __len__(self):
+        return len(self.a)
 
 
 @dataclass(frozen=True)
-class PinnedBrownian:
-    """Brownian motion from the origin with variance sigma2 per unit time.
-
-    States x are (T + 1, B, d), drifts (T, B, d) and times t (T + 1,) throughout.
-    """
-
+class _Process:
     sigma2: float
 
-    def log_pf(self, x: Tensor, drift: Tensor, t: Tensor) -> Tensor:
-        """log P_F of each transition, without exploration noise: (T, B)."""
-        dt = t.diff()
-        return _log_normal(x.diff(dim=0) - drift * dt[:, None, None], self.sigma2 * dt)
+    def steps(self, t: Tensor, device: torch.device | str = "cpu") -> Steps:
+        """What both kernels need on the grid t (T + 1,), a CPU tensor, as tensors on `device`."""
+        t = t.double()  # 1 - a^2 of a short step would lose digits in float32
+        v, a = self._variance(t), self._scale(t)
+        h = v[1:] - a.square() * v[:-1]
+        parts = (t, a, h, a * v[:-1] / v[1:], h * v[:-1] / v[1:])
+        return Steps(*(part.to(device, torch.get_default_dtype()) for part in parts))
 
-    def log_pb(self, x: Tensor, t: Tensor) -> Tensor:
-        """log P_B of each transition: (T, B); the first, back to the origin, is certain: 0."""
-        back = (t[:-1] / t[1:])[1:]
-        residual = x[1:-1] - back[:, None, None] * x[2:]
-        inner = _log_normal(residual, self.sigma2 * back * t.diff()[1:])
-        return torch.cat((torch.zeros_like(x[:1, :, 0]), inner))
+    def end_variance(self) -> float:
+        """Variance of each coordinate of the reference process at t = 1."""
+        return self.sigma2 * self._variance(torch.ones(1, dtype=torch.float64)).item()
 
-    def log_ratio(self, x: Tensor, drift: Tensor, t: Tensor) -> Tensor:
-        """sum log P_F - sum log P_B of each trajectory: (B,).
+    def log_marginal(self, x: Tensor, t: Tensor) -> Tensor:
+        """Log density of the reference process at x (n, B, d) and times t (n,): (n, B).
 
-        The bridge telescopes against the Brownian part of P_F, and what stays is Girsanov's sum
-        and one Gaussian, with no per-step normalisers to cancel:
-        sum_i [u_i . dx_i - dt_i |u_i|^2 / 2] / sigma^2 + log N(x_1; 0, sigma^2 I).
+        At a time when it is certain where the process is (the start of a pinned one) it is 0.
         """
-        dt = t.diff()[:, None, None]
-        girsanov = (drift * torch.addcmul(x.diff(dim=0), drift, dt, value=-0.5)).sum((0, 2))
-        end = 0.5 * x[-1].square().sum(-1)
-        norm = 0.5 * x.shape[-1] * (LOG_2PI + math.log(self.sigma2))
-        return (girsanov - end) / self.sigma2 - norm
+        variance = (self.sigma2 * self._variance(t.double())).to(x)[:, None]
+        quadratic = x.square().sum(-1) / variance
+        log_density = -0.5 * (quadratic + x.shape[-1] * (LOG_2PI + variance.log()))
+        return torch.where(variance > 0, log_density, torch.zeros_like(log_density))
 
-    def bridge(self, x1: Tensor, t: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A destruction trajectory from each end point, all times at once: (B, d) -> (T + 1, B, d).
+    def start(self, shape: tuple, device, generator: torch.Generator | None = None) -> Tensor:
+        """States at t = 0: `shape`."""
+        std = math.sqrt(self.sigma2 * self._variance(torch.zeros(1, dtype=torch.float64)).item())
+        if std == 0:
+            return torch.zeros(shape, device=device)
+        return std * torch.randn(shape, device=device, generator=generator)
 
-        A Brownian path w becomes the bridge to x1 as w_t + t (x1 - w_1), so no loop is needed.
-        """
-        std = (self.sigma2 * t.diff()).sqrt()[:, None, None]
-        noise = torch.randn(
-            (len(t) - 1, *x1.shape), generator=generator, device=x1.device, dtype=x1.dtype
-        )
-        x = torch.zeros((len(t), *x1.shape), device=x1.device, dtype=x1.dtype)
-        torch.cumsum(noise.mul_(std), 0, out=x[1:])
-        x += t[:, None, None] * (x1 - x[-1])
-        x[-1] = x1
-        return x
+
+@dataclass(frozen=True)
+class PinnedBrownian(_Process):
+    """Brownian motion from the origin with variance sigma2 per unit time; P_B is its bridge."""
+
+    pinned = True
+
+    def _variance(self, t: Tensor) -> Tensor:
+        return t
+
+    def _scale(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t[1:])
+
+
+@dataclass(frozen=True)
+class VariancePreserving(_Process):
+    """Ornstein-Uhlenbeck process in equilibrium N(0, sigma2 I): DDPM seen from noise to data.
+
+    The signal that destruction leaves at noise time s = 1 - t is sqrt(alpha_bar(s)):
+    `linear` has -log alpha_bar = 0.1 s + 19.9 s^2 / 2 (Ho et al., arXiv:2006.11239, in continuous
+    time), `cosine` has alpha_bar = cos(pi s / 2)^2 (Nichol & Dhariwal, arXiv:2102.09672), cut at
+    s = 0.97 as theirs is near there. As a reference for samplers: DIS (arXiv:2211.01364) and DDS
+    (arXiv:2302.13834).
+
+    Raises:
+        ValueError: for another schedule.
+    """
+
+    schedule: str = "linear"
+    pinned = False
+
+    def __post_init__(self):
+        if self.schedule not in ("linear", "cosine"):
+            raise ValueError(f"schedule={self.schedule!r} is unknown; allowed: linear, cosine")
+
+    def log_alpha_bar(self, t: Tensor) -> Tensor:
+        """Log of the squared signal left at t, where 1 is the data and 0 the noise."""
+        s = 1 - t
+        if self.schedule == "linear":
+            return -(0.1 * s + 9.95 * s.square())
+        return 2 * torch.cos(0.97 * s * (math.pi / 2)).log()
+
+    def _variance(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def _scale(self, t: Tensor) -> Tensor:
+        return (-0.5 * self.log_alpha_bar(t).diff()).exp()
+
+
+def log_ratio(moved: Tensor, h: Tensor, sigma2: float, u: Tensor, s: Tensor | None = None):
+    """log N(moved; h u, sigma^2 h e^s) - log N(moved; 0, sigma^2 h): (n, B).
+
+    `moved` (n, B, d) is x' - a x, or x - b x' for P_B with g in the place of h (n,). Without s
+    this is Girsanov's (u . moved - h |u|^2 / 2) / sigma^2.
+    """
+    h = h[:, None, None]
+    if s is None:
+        return (u * torch.addcmul(moved, u, h, value=-0.5)).sum(-1) / sigma2
+    squared = torch.addcmul(moved, u, h, value=-1).square() * (-s).exp()
+    return -0.5 * ((squared - moved.square()) / (sigma2 * h) + s).sum(-1)
+
+
+def ratio_slope(moved: Tensor, h: Tensor, sigma2: float, u: Tensor, s: Tensor | None = None):
+    """Derivatives of `log_ratio` by u and, if given, by s: a tuple of (n, B, d)."""
+    h = h[:, None, None]
+    residual = torch.addcmul(moved, u, h, value=-1)
+    if s is None:
+        return (residual / sigma2,)
+    scaled = residual * (-s).exp() / sigma2
+    return scaled, 0.5 * (residual * scaled / h - 1)

@@ -1,7 +1,11 @@
-"""The training loop: schedules, one optimiser step, progress, history and checkpoints."""
+"""The training loop: schedules, one optimiser step, replay, progress, history and checkpoints."""
 
 import json
+import math
 import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,13 +13,18 @@ import torch
 
 from . import metrics, objectives
 from .files import write_bytes
+from .local_search import mala
 from .process import time_grid
-from .rollout import Trajectory, backward_rollout, forward_rollout, pull_back
+from .rollout import gradient
+from .smc import annealed_smc
+from .trajectory import Trajectory
 
 if TYPE_CHECKING:
     from .sampler import GFNDiffusion
 
-__all__ = ["exploration_at", "learning_rate_factor", "train", "train_step"]
+__all__ = ["Callback", "exploration_at", "learning_rate_factor", "train", "train_step"]
+
+Callback = Callable[["GFNDiffusion", dict], None]  # called with each entry of the history
 
 LOGS = 60  # entries in the history of a training run
 LOG_SAMPLES = 500  # trajectories behind each ELBO and EUBO in the history
@@ -32,71 +41,191 @@ def learning_rate_factor(config, progress: float) -> float:
     return min(1.0, (1 - progress) / config.lr_decay) if config.lr_decay else 1.0
 
 
+def replays(config, iteration: int) -> bool:
+    """Whether this iteration is one of the fraction `replay_ratio` that replays: evenly spread."""
+    ratio = config.replay_ratio
+    return math.floor((iteration + 1) * ratio) > math.floor(iteration * ratio)
+
+
 def train_step(sampler: "GFNDiffusion") -> torch.Tensor:
-    """One optimiser step on one batch of on-policy or exploring trajectories; its loss ()."""
+    """One optimiser step on one batch, generated or replayed; its loss ()."""
     config = sampler.config
     progress = min(1.0, sampler.iteration / config.iterations)
     if config.coarse_steps and progress < config.coarse_fraction:
         grid = time_grid(config.coarse_steps, "random", sampler.generators["grid"])
     else:
-        grid = time_grid(config.steps)
+        grid = time_grid(config.steps, config.grid)
     for group in sampler.optimiser.param_groups:
         group["lr"] = group["initial_lr"] * learning_rate_factor(config, progress)
 
-    trajectory = forward_rollout(
-        sampler.net,
-        sampler.process,
-        sampler.target,
-        grid.to(sampler.device),
-        config.batch_size,
-        exploration_at(config, progress),
-        sampler.generators["train"],
-    )
-    sampler.optimiser.zero_grad(set_to_none=True)
-    trajectory.log_weight.requires_grad_()
-    loss = getattr(objectives, config.objective)(trajectory, sampler.log_z)
-    loss.backward()  # to the log-weights and log Z_theta ...
-    pull_back(sampler.net, trajectory, trajectory.log_weight.grad)  # ... and on to the network
+    name = config.objective
+    if replays(config, sampler.iteration) and len(sampler.replayed):
+        trajectory = _destroyed(sampler, grid)
+        name = config.replay_objective or name
+    else:
+        trajectory = _generated(sampler, grid, exploration_at(config, progress))
     # Reading a value makes a GPU wait, so there a bad batch is found at the next log instead.
     if sampler.device.type == "cpu":
         _refuse_non_finite(trajectory, sampler.iteration)
+    if config.warm_log_z and sampler.iteration == 0:
+        # From 0 Adam would take |log Z| / lr_log_z steps to get there, and all else would wait.
+        sampler.policy.start_log_z(trajectory.log_weight.mean())
+    sampler.optimiser.zero_grad(set_to_none=True)
+    if name == "reverse_kl":
+        loss = objectives.reverse_kl(trajectory)
+        loss.backward()
+    else:
+        loss = gradient(sampler.policy, trajectory, objective(name, config))
+    if config.grad_clip is not None:
+        torch.nn.utils.clip_grad_norm_(sampler.policy.kernels(), config.grad_clip)
     sampler.optimiser.step()
     sampler.iteration += 1
-    sampler.energy_calls += config.batch_size
+    sampler.energy_calls += trajectory.energy_calls
+    if config.ls_every and (sampler.iteration - 1) % config.ls_every == 0:
+        _search(sampler)
     return loss.detach()
 
 
+def objective(name: str, config) -> Callable[[Trajectory], torch.Tensor]:
+    """The objective of that name with the config's settings."""
+    if name == "subtb":
+        return partial(objectives.subtb, lam=config.subtb_lambda)
+    return getattr(objectives, name)
+
+
+def _generated(sampler: "GFNDiffusion", grid: torch.Tensor, exploration: float) -> Trajectory:
+    """A batch from P_F with exploration; its ends are kept for replay, if there is any."""
+    config, generator = sampler.config, sampler.generators["train"]
+    condition, repeats = None, None
+    if sampler.target.condition_dim:
+        repeats = config.repeats or 1
+        drawn = sampler.target.sample_condition(config.batch_size // repeats, generator)
+        condition = drawn.to(sampler.device).repeat_interleave(repeats, 0)
+    trajectory = sampler.rollout(
+        grid, config.batch_size, condition=condition, exploration=exploration,
+        generator=generator, differentiable=config.objective == "reverse_kl",
+    )  # fmt: skip
+    trajectory.repeats = repeats
+    if "policy" in sampler.buffers:
+        log_weight = (trajectory.log_weight - trajectory.log_proposal).detach()
+        sampler.buffers["policy"].add(
+            trajectory.x[-1], trajectory.log_reward, log_weight, condition
+        )
+    return trajectory
+
+
+def _destroyed(sampler: "GFNDiffusion", grid: torch.Tensor) -> Trajectory:
+    """A batch from P_B, from replayed samples."""
+    config, generator = sampler.config, sampler.generators["train"]
+    repeats = (config.repeats or 1) if sampler.target.condition_dim else None
+    kept = sampler.replayed.sample(config.batch_size // (repeats or 1), generator)
+    x, log_reward, condition = (
+        part if part is None else part.repeat_interleave(repeats or 1, 0)
+        for part in (kept.x, kept.log_reward, kept.condition)
+    )
+    trajectory = sampler.rollout(
+        grid, x=x, condition=condition, generator=generator, log_reward=log_reward
+    )
+    trajectory.repeats = repeats
+    return trajectory
+
+
+def _search(sampler: "GFNDiffusion") -> None:
+    """Local search: MALA from samples of the policy; all kept states go into the search buffer.
+
+    MALA leaves the target invariant, so a state has the importance weight of its start.
+    """
+    config, generator = sampler.config, sampler.generators["train"]
+    starts = sampler.buffers["policy"].sample(config.batch_size, generator)
+    chains = mala(
+        sampler.target, starts.x, condition=starts.condition, steps=config.ls_steps,
+        burn_in=config.ls_burn_in, step_size=config.ls_step_size,
+        temperature=config.ls_temperature, generator=generator,
+    )  # fmt: skip
+    count, condition = len(chains.x), starts.condition
+    # drawn with probability p of N, a start of weight w stands for w / (N p)
+    weight = starts.log_weight - starts.log_prob - math.log(len(sampler.buffers["policy"]))
+    sampler.buffers["search"].add(
+        chains.x.flatten(0, 1),
+        chains.log_reward.flatten(),
+        weight.repeat(count),
+        None if condition is None else condition.repeat(count, 1),
+    )
+    sampler.energy_calls += chains.energy_calls
+
+
+def _prefill(sampler: "GFNDiffusion") -> None:
+    """Particles of annealed SMC, from as wide as exploration reaches, into the search buffer."""
+    config = sampler.config
+    scale = math.sqrt(sampler.process.end_variance() + config.exploration)
+    found = annealed_smc(
+        sampler.target, config.prefill, scale, generator=sampler.generators["train"],
+        device=sampler.device,
+    )  # fmt: skip
+    sampler.energy_calls += found.energy_calls
+    if found.log_z == -math.inf:
+        raise FloatingPointError(
+            f"prefill={config.prefill}: annealed SMC did not arrive at target "
+            f"'{sampler.target.name}'; the energy is infinite or too rough nearly everywhere"
+        )
+    weight = torch.full_like(found.log_reward, found.log_z)
+    sampler.buffers["search"].add(found.x, found.log_reward, weight)
+
+
 def _refuse_non_finite(trajectory: Trajectory, iteration: int) -> None:
+    """Name the term that is not finite, before it reaches the weights."""
     if trajectory.log_weight.isfinite().all():
         return
-    log_reward = trajectory.log_reward
+    log_reward, score = trajectory.log_reward, trajectory.score
     bad = int((~log_reward.isfinite()).sum())
     if trajectory.x.isfinite().all() and bad:
         kind = "NaN" if log_reward.isnan().any() else "an infinite value"
-        cause = f"energy returned {kind} at {bad} of {len(log_reward)} points"
-    else:
-        cause = "the drift network diverged (try a smaller lr)"
-    raise FloatingPointError(f"iteration {iteration}: {cause}; the last step was not taken")
+        raise FloatingPointError(
+            f"iteration {iteration}: energy returned {kind} at {bad} of {len(log_reward)} finite "
+            "points; it must be finite on all of R^d (clamp it, or reduce sigma2 or exploration)"
+        )
+    if score is not None and score.isnan().any():
+        bad = int(score.isnan().any(-1).sum())
+        raise FloatingPointError(
+            f"iteration {iteration}: gradient of the energy is NaN at {bad} of "
+            f"{score[..., 0].numel()} states; make the energy smooth there, or set langevin=False"
+        )
+    terms = {"P_F": trajectory.ratio_pf, "P_B": trajectory.ratio_pb, "log Z": trajectory.log_z}
+    worst = next((name for name, value in terms.items() if not value.isfinite().all()), "P_F")
+    raise FloatingPointError(
+        f"iteration {iteration}: the drift network diverged ({worst} is not finite); reduce lr "
+        "(or lr_log_z), or set grad_clip"
+    )
 
 
 def train(
-    sampler: "GFNDiffusion", iterations: int, folder: Path | None = None, progress: bool = True
+    sampler: "GFNDiffusion",
+    iterations: int,
+    folder: Path | None = None,
+    progress: bool = True,
+    callbacks: Iterable[Callback] = (),
 ) -> None:
     """Take `iterations` steps; keep a checkpoint and history.jsonl in `folder`, if there is one."""
     end = sampler.iteration + iterations
     log_every = max(1, sampler.config.iterations // LOGS)
     bar = _progress_bar(sampler.iteration, end, progress)
     started, before, saved = time.monotonic(), sampler.seconds, time.monotonic()
-    with bar:
+    if sampler.config.prefill and iterations and not len(sampler.buffers["search"]):
+        _prefill(sampler)
+    with bar or nullcontext():
         while sampler.iteration < end:
             loss = train_step(sampler)
-            bar.update(1)
+            if bar:
+                bar.update(1)
             if sampler.iteration % log_every and sampler.iteration < end:
                 continue
             sampler.seconds = before + time.monotonic() - started
             entry = _measure(sampler, loss)
             sampler.history.append(entry)
-            bar.set_postfix_str(f"ELBO {entry['elbo']:.2f}", refresh=False)
+            if bar:
+                bar.set_postfix_str(f"ELBO {entry['elbo']:.2f}", refresh=False)
+            for callback in callbacks:
+                callback(sampler, entry)
             if folder and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 save(sampler, folder)
                 saved = time.monotonic()
@@ -114,45 +243,34 @@ def save(sampler: "GFNDiffusion", folder: Path) -> None:
 def _measure(sampler: "GFNDiffusion", loss: torch.Tensor) -> dict:
     """One entry of the history; its own random state, so that logging never changes training."""
     generator = torch.Generator(sampler.device).manual_seed(sampler.iteration)
-    grid = time_grid(sampler.config.steps).to(sampler.device)
-    parts = (sampler.net, sampler.process, sampler.target, grid)
-    forward = forward_rollout(*parts, LOG_SAMPLES, generator=generator)
-    _refuse_non_finite(forward, sampler.iteration)
+    condition, target = None, sampler.target
+    if target.condition_dim:
+        condition = target.sample_condition(LOG_SAMPLES, generator).to(sampler.device)
+    grid = time_grid(sampler.config.steps, sampler.config.grid)
+    generated = sampler.rollout(grid, LOG_SAMPLES, condition=condition, generator=generator)
+    _refuse_non_finite(generated, sampler.iteration)
     upper = None
-    if sampler.target.sample is not None:
-        exact = sampler.target.sample(LOG_SAMPLES, generator)
-        upper = metrics.eubo(backward_rollout(*parts, exact, generator).log_weight)
+    if target.sample is not None:
+        extra = () if condition is None else (condition,)
+        exact = target.sample(LOG_SAMPLES, generator, *extra)
+        destroyed = sampler.rollout(grid, x=exact, condition=condition, generator=generator)
+        upper = metrics.eubo(destroyed.log_weight)
     return {
         "iteration": sampler.iteration,
         "seconds": round(sampler.seconds, 3),
+        "energy_calls": sampler.energy_calls,
         "loss": loss.item(),
-        "log_z": sampler.log_z.item() if sampler.config.objective == "tb" else None,
-        "elbo": metrics.elbo(forward.log_weight),
+        "log_z": sampler.log_z_learned,
+        "elbo": metrics.elbo(generated.log_weight),
         "eubo": upper,
     }
 
 
-class _Silent:
-    """A progress bar that is not there."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
-
-    def update(self, _):
-        """Take no notice."""
-
-    def set_postfix_str(self, _, refresh):
-        """Take no notice."""
-
-
 def _progress_bar(start: int, end: int, wanted: bool):
+    if not wanted:
+        return None
     try:
         from tqdm import tqdm
     except ImportError:  # an extra: training works without it
-        wanted = False
-    if not wanted:
-        return _Silent()
+        return None
     return tqdm(total=end, initial=start, desc="training", unit="it", mininterval=0.5)

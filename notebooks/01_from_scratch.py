@@ -15,10 +15,12 @@
 # # From scratch: a sampler in one page
 #
 # You can evaluate an energy $E(x)$ anywhere, but you have no data. Can a diffusion model learn to
-# draw samples from $p(x) = e^{-E(x)} / Z$, and tell you $Z$ on the way?
+# draw samples from $p(x) = e^{-E(x)} / Z$? And can its trajectories tell you $Z$? Training also
+# fits a number $\log Z_\theta$, but with the fixed noise used here it ends at a lower bound of
+# $\log Z$, the ELBO; for $\log Z$ itself we shall use importance sampling.
 #
 # :::{admonition} At a glance
-# **You will** write the whole method with nothing but PyTorch: a forward process, a backward
+# **You will** write the whole method with nothing but PyTorch: a generation process, a destruction
 # process, one loss; train it on nine separated Gaussians and check it against the known $Z$.
 #
 # **You will be able to** say what trajectory balance asks for, why it needs no data and no
@@ -35,11 +37,10 @@ import time
 
 import matplotlib.pyplot as plt
 import torch
-from torch import nn
+from torch import nn, optim
 
-torch.manual_seed(0)
-torch.set_num_threads(1)  # matrices this small do not gain from a second thread
-# The book's tests run every page in a few seconds; a reader gets the real thing.
+torch.set_num_threads(1)  # matrices this small need no second thread
+# The book's tests run every page in seconds; a reader gets the real thing.
 ITERATIONS = 30 if os.environ.get("GFNLITE_PROFILE") == "smoke" else 3000
 
 # %% [markdown]
@@ -50,7 +51,8 @@ ITERATIONS = 30 if os.environ.get("GFNLITE_PROFILE") == "smoke" else 3000
 # exactly, and the sampler is not told.
 
 # %%
-MEANS = torch.cartesian_prod(*[torch.tensor([-5.0, 0.0, 5.0])] * 2)  # (9, 2)
+LEVELS = torch.tensor([-5.0, 0.0, 5.0])
+MEANS = torch.cartesian_prod(LEVELS, LEVELS)  # (9, 2)
 VARIANCE, LOG_Z = 0.3, 2.0
 
 
@@ -61,7 +63,8 @@ def log_reward(x):  # log R(x): (B, 2) -> (B,)
 
 
 def sample_target(n):  # exact samples, for checking only
-    return MEANS[torch.randint(len(MEANS), (n,))] + math.sqrt(VARIANCE) * torch.randn(n, 2)
+    mean = MEANS[torch.randint(len(MEANS), (n,))]
+    return mean + math.sqrt(VARIANCE) * torch.randn(n, 2)
 
 
 # %% [markdown]
@@ -94,15 +97,22 @@ def sample_target(n):  # exact samples, for checking only
 #
 # Move everything to one side, take logarithms, and call the result the path's *log-weight*:
 #
-# $$\log w(\tau) = \log R(x_1) + \sum_t \log P_B - \sum_t \log P_F,
-#   \qquad
-#   \mathcal L_{\mathrm{TB}}(\theta) =
+# $$\log w(\tau) = \log R(x_1) + \sum_t \log P_B - \sum_t \log P_F.$$
+#
+# Trajectory balance asks that it be one number, the same for all paths:
+#
+# $$\mathcal L_{\mathrm{TB}}(\theta) =
 #   \tfrac12\, \mathbb E_\tau\big[(\log Z_\theta - \log w(\tau))^2\big].$$
 #
-# The loss is zero only if all log-weights are equal, and then they equal $\log Z$. Nothing says
-# which paths to average over: *any* paths will do, as long as they cover the space. That freedom is
-# called training **off-policy**, and we use it at once: while exploring, the steps get more noise
-# than $P_F$ has, but the densities in $\log w$ stay those of $P_F$.
+# The loss is zero only if the log-weights of all paths are equal, and then they equal $\log Z$.
+# With steps of a fixed variance it cannot quite be zero. For a given drift the best $\log Z_\theta$
+# is the mean of $\log w$ over the paths trained on, so at the end of a training, when these come
+# from $P_F$ itself, $\log Z_\theta$ tracks the ELBO of section 5; take $\log Z$ from importance
+# sampling.
+#
+# Nothing says which paths to average over: *any* paths will do, as long as they cover the space.
+# That freedom is called training **off-policy**, and we use it at once: while exploring, the steps
+# get more noise than $P_F$ has, but the densities in $\log w$ stay those of $P_F$.
 #
 # The states are treated as given numbers. So no gradient flows through the simulation or through
 # the energy: compare reverse-KL training, which needs both.
@@ -112,12 +122,12 @@ def sample_target(n):  # exact samples, for checking only
 
 # %%
 class Drift(nn.Module):
-    """u(x, t; theta), a small network that starts at zero: training starts from pure noise."""
+    """u(x, t; theta): zero at first, so training starts from pure noise."""
 
     def __init__(self, hidden=64):
         super().__init__()
         self.frequencies = 2 ** torch.arange(6.0) * math.pi / 2
-        self.first = nn.Linear(2 + 2 * len(self.frequencies), hidden)
+        self.first = nn.Linear(2 + 12, hidden)  # x; sines and cosines of t
         self.middle = nn.Linear(hidden, hidden)
         self.last = nn.Linear(hidden, 2)
         nn.init.zeros_(self.last.weight)
@@ -126,29 +136,31 @@ class Drift(nn.Module):
     def forward(self, x, t):  # (B, 2), number -> (B, 2)
         angle = t * self.frequencies
         features = torch.cat((angle.sin(), angle.cos())).expand(len(x), -1)
-        hidden = nn.functional.gelu(self.first(torch.cat((x, features), 1)))
-        return self.last(nn.functional.gelu(self.middle(hidden)))
+        hidden = self.first(torch.cat((x, features), 1))
+        hidden = self.middle(nn.functional.gelu(hidden))
+        return self.last(nn.functional.gelu(hidden))
 
 
 # %% tags=["oracle"]
-def log_normal(x, mean, variance):  # log N(x; mean, variance I): (B, d) -> (B,)
-    squared = (x - mean).square().sum(-1)
-    return -squared / (2 * variance) - x.shape[-1] / 2 * math.log(2 * math.pi * variance)
+def log_normal(x, mean, variance):  # log N(x; mean, variance I): (B,)
+    squared = (x - mean).square().sum(-1) / variance
+    return -0.5 * (squared + x.shape[-1] * math.log(2 * math.pi * variance))
 
 
 def generate(u, log_reward, noise, sigma2, exploration=0.0):
-    """Paths driven by `noise` (T, B, d): their ends x_1 (B, d) and their log-weights (B,)."""
+    """Paths driven by `noise` (T, B, d): ends (B, d), log-weights (B,)."""
     dt = 1 / len(noise)
     x = torch.zeros_like(noise[0])
     log_pf = log_pb = 0.0
     for i, eps in enumerate(noise):
         t = i * dt
         mean = x + u(x, t) * dt
-        after = (mean + math.sqrt((sigma2 + exploration) * dt) * eps).detach()
-        log_pf = log_pf + log_normal(after, mean, sigma2 * dt)
+        spread = math.sqrt((sigma2 + exploration) * dt)
+        after = (mean + spread * eps).detach()
+        log_pf += log_normal(after, mean, sigma2 * dt)
         if i > 0:  # the first step back, to the origin, is certain
             back = t / (t + dt)
-            log_pb = log_pb + log_normal(x, back * after, sigma2 * dt * back)
+            log_pb += log_normal(x, back * after, sigma2 * dt * back)
         x = after
     return x, log_reward(x) + log_pb - log_pf
 
@@ -161,29 +173,32 @@ def generate(u, log_reward, noise, sigma2, exploration=0.0):
 # to nothing half way through. What is left is a plain loop.
 
 # %%
+torch.manual_seed(0)  # so that this cell gives the same each time it is run
 SIGMA2, STEPS, BATCH, EXPLORATION = 5.0, 25, 256, 5.0
 u, log_z = Drift(), nn.Parameter(torch.zeros(()))
-optimiser = torch.optim.Adam(
-    [{"params": u.parameters(), "lr": 3e-3}, {"params": [log_z], "lr": 0.1}]
-)
-schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, ITERATIONS)
+groups = [{"params": u.parameters(), "lr": 3e-3}]
+groups += [{"params": [log_z], "lr": 0.1}]
+optimiser = optim.Adam(groups)
+schedule = optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, ITERATIONS)
 
 losses, started = [], time.perf_counter()
 for iteration in range(ITERATIONS):
     exploration = EXPLORATION * max(0.0, 1 - 2 * iteration / ITERATIONS)
-    _, log_weight = generate(u, log_reward, torch.randn(STEPS, BATCH, 2), SIGMA2, exploration)
+    noise = torch.randn(STEPS, BATCH, 2)
+    _, log_weight = generate(u, log_reward, noise, SIGMA2, exploration)
     loss = 0.5 * (log_z - log_weight).square().mean()
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
     schedule.step()
     losses.append(loss.item())
-print(f"{ITERATIONS} iterations in {time.perf_counter() - started:.0f} s, last loss {loss:.2f}")
+seconds = time.perf_counter() - started
+print(f"{ITERATIONS} iterations in {seconds:.0f} s, last loss {loss:.2f}")
 
 # %% [markdown]
 # ## 5. Is it right?
 #
-# Three numbers answer, all averages of log-weights:
+# Three numbers answer, two of them means of $\log w$ and one the logarithm of a mean of $w$:
 #
 # - the mean of $\log w$ over generated paths is a **lower** bound of $\log Z$, the ELBO (Jensen's
 #   inequality, since the mean of $w$ is $Z$);
@@ -197,16 +212,18 @@ print(f"{ITERATIONS} iterations in {time.perf_counter() - started:.0f} s, last l
 
 # %% tags=["oracle"]
 def destroy(u, log_reward, x, noise, sigma2):
-    """Bridges from the points `x` (B, d) back to the origin: their log-weights (B,)."""
+    """Bridges from `x` (B, d) back to the origin: log-weights (B,)."""
     dt = 1 / len(noise)
     log_weight = log_reward(x)
     for i in reversed(range(len(noise))):
         t = i * dt
         back = t / (t + dt)
         before = back * x + math.sqrt(sigma2 * dt * back) * noise[i]
-        log_weight = log_weight - log_normal(x, before + u(before, t) * dt, sigma2 * dt)
+        mean = before + u(before, t) * dt
+        log_weight = log_weight - log_normal(x, mean, sigma2 * dt)
         if i > 0:
-            log_weight = log_weight + log_normal(before, back * x, sigma2 * dt * back)
+            log_pb = log_normal(before, back * x, sigma2 * dt * back)
+            log_weight = log_weight + log_pb
         x = before
     return log_weight
 
@@ -214,31 +231,37 @@ def destroy(u, log_reward, x, noise, sigma2):
 # %%
 N = 5000
 with torch.no_grad():
-    samples, log_weight = generate(u, log_reward, torch.randn(STEPS, N, 2), SIGMA2)
-    upper = destroy(u, log_reward, sample_target(N), torch.randn(STEPS, N, 2), SIGMA2)
+    noise = torch.randn(2, STEPS, N, 2)
+    samples, log_weight = generate(u, log_reward, noise[0], SIGMA2)
+    upper = destroy(u, log_reward, sample_target(N), noise[1], SIGMA2)
 nearest = (samples[:, None] - MEANS).square().sum(-1).argmin(1)
 share = torch.bincount(nearest, minlength=len(MEANS)) / N
 
 print(f"ELBO {log_weight.mean():6.2f}   at most log Z")
-print(f"IS   {log_weight.logsumexp(0) - math.log(N):6.2f}   estimate of log Z")
+estimate = log_weight.logsumexp(0) - math.log(N)
+print(f"IS   {estimate:6.2f}   estimate of log Z")
 print(f"true {LOG_Z:6.2f}")
 print(f"EUBO {upper.mean():6.2f}   at least log Z")
-print(f"learned log Z {log_z.item():.2f}")
-print("share of the samples in each mode (exact 11.1%):", [f"{s:.1%}" for s in share])
+print(f"learned log Z_theta {log_z.item():.2f}   tracks the ELBO")
+print("share of the samples in each mode (exact: 11.1%)")
+for row in share.view(3, 3).T.flip(0):  # laid out as in the figure below
+    print("   ".join(f"{s:6.1%}" for s in row))
 
 # %% mystnb={"figure": {"name": "fig-scratch", "caption": "Left: samples of the trained model on contours of the target it never saw a sample of. Right: the loss falls as all log-weights approach one number; 25 steps of a fixed variance cannot bring it to zero."}, "image": {"alt": "Scatter of generated samples forming nine clusters on a three by three grid, and the training loss falling on a logarithmic axis."}}
 axis = torch.linspace(-8, 8, 200)
 grid = torch.cartesian_prod(axis, axis)
 density = (log_reward(grid) - LOG_Z).exp().view(200, 200).T
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", facecolor="white")
+_, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 left.contour(axis, axis, density, levels=6, colors="0.6", linewidths=0.8)
 left.scatter(*samples[:1500].T, s=3, color="#0072B2", alpha=0.6)
-left.set(title="All nine modes are sampled" if share.min() > 0.2 / 9 else "Not yet trained",
-         xlabel="$x_1$", ylabel="$x_2$", aspect="equal")  # fmt: skip
+found = int((share > 0.2 / 9).sum())
+left.set_title(f"{found} of 9 modes are sampled")
+left.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
 right.semilogy(losses, color="#D55E00", linewidth=0.7)
 fall = sum(losses[:20]) / sum(losses[-20:])
-right.set(title=f"The loss falls {fall:.0f}-fold", xlabel="iteration", ylabel="loss")
+right.set_title(f"The loss falls {fall:.0f}-fold")
+right.set(xlabel="iteration", ylabel="loss")
 plt.show()
 
 # %% [markdown]
@@ -253,17 +276,18 @@ plt.show()
 #
 # ## Exercises
 #
-# **1.** Set `EXPLORATION = 0.0` and run sections 4 and 5 again. Which numbers tell you that something
-# went wrong, and which look *better* than before?
+# **1.** In the training cell, set `EXPLORATION` to zero, and run sections 4 and 5 again. Which
+# numbers tell you that something went wrong, and which look *better* than before?
 #
 # :::{dropdown} Solution
-# With this seed two of nine modes are left, and the final loss is less than half of what it was:
-# it is easier to make the log-weights of few modes equal. The importance-sampled $\log Z$ is off by
-# $-\log(2/9) = 1.5$ with no sign of trouble, since it only sees what is sampled. The EUBO jumps
-# above 20, and the shares are zero.
+# The second line of the training cell becomes
 # ```python
-# EXPLORATION = 0.0  # then run sections 4 and 5 again
+# SIGMA2, STEPS, BATCH, EXPLORATION = 5.0, 25, 256, 0.0
 # ```
+# With this seed two of nine modes are left, and the final loss is less than half of what it was:
+# it is easier to make the log-weights of few modes equal. The importance-sampled $\log Z$ is 0.5,
+# off by $-\log(2/9) = 1.5$ with no sign of trouble, since it only sees what is sampled. The EUBO
+# jumps to 21, and the shares of seven modes are zero.
 # :::
 #
 # **2.** The loss above pairs every $\log w$ with a learned number $\log Z_\theta$. Replace it by the
@@ -290,8 +314,10 @@ plt.show()
 #
 # The *drift* is multiplied by $\Delta t$ and the *noise* by $\sqrt{\Delta t}$: mixing these up
 # trains without an error and converges to nonsense. The exploring variance must not enter
-# `log_pf`: with it, the loss has another minimum. And `after` must be detached: without it
-# gradients run back through the path, and the loss is a different and much noisier one.
+# `log_pf`: with it, the loss has another minimum. And `after` must be detached. Without it
+# the *value* of the loss is the same, but its *gradient* is another one: it then also asks how
+# moving the path itself would change the loss, needs the gradient of the energy, and is much
+# noisier.
 #
 # ## Sources
 #

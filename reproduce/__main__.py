@@ -56,9 +56,15 @@ def list_runs(only: list[str]) -> None:
     """
     for profile in ("smoke", "quick", "full"):
         for run in experiments.select(experiments.load(profile), only):
-            seeds = ",".join(map(str, run.seeds))
-            state = runner.status(run)
-            click.echo(f"{run.task:<10} {run.method:<14} {profile:<6} seeds {seeds:<10} {state}")
+            state, seeds = runner.status(run), ",".join(map(str, run.seeds))
+            missing = runner.missing_seeds(run)
+            done = ",".join(str(seed) for seed in run.seeds if seed not in missing)
+            if missing and done:
+                seeds = f"{done} of {seeds}"
+                state = "partly done" if state == "done" else state
+            elif missing and state == "done":  # by other seeds than these
+                state = "missing"
+            click.echo(f"{run.task:<10} {run.method:<18} {profile:<6} {state:<11} seeds {seeds}")
 
 
 @main.command(cls=Several)
@@ -108,10 +114,17 @@ def collect() -> None:
 
 @main.command("report")
 @click.option("--allow-dirty", is_flag=True, help="Also take runs made from uncommitted code.")
-def write_report(allow_dirty: bool) -> None:
-    """Merge this machine's finished runs into the committed reproduce/results/*.json."""
-    for path in report.write_committed(_collected(), allow_dirty):
+@click.option("--replace", is_flag=True, help="Also take runs with fewer seeds than committed.")
+def write_report(allow_dirty: bool, replace: bool) -> None:
+    """Merge this machine's finished runs into the committed reproduce/results/*.json.
+
+    A run with fewer seeds than the committed one is left out, unless --replace.
+    """
+    notes: list[str] = []
+    for path in report.write_committed(_collected(), notes, allow_dirty, replace):
         click.echo(f"wrote {path.relative_to(experiments.ROOT)}")
+    for note in notes:
+        click.echo(note, err=True)
 
 
 def _collected() -> list[dict]:

@@ -62,8 +62,15 @@ def _row(folder: Path) -> dict:
         "seeds": seeds,
         "metrics": {name: _summary([seed[name] for seed in per_seed]) for name in METRICS},
         "runs": [folder.name],
-        "commit": record["commit"] + ("+changes" if record["dirty"] else ""),
+        "commit": ", ".join(_commits(record, seeds)),
     }
+
+
+def _commits(record: dict, seeds: list[int]) -> list[str]:
+    """The code that made these seeds, each commit once."""
+    by_seed = record.get("commits", {})
+    made = [commit for seed in seeds for commit in by_seed.get(str(seed), ["unknown"])]
+    return list(dict.fromkeys(made))
 
 
 def _summary(values: list) -> dict | None:
@@ -132,21 +139,27 @@ def write_local(rows: list[dict]) -> None:
         gl.write_json(local / f"{task}.json", result)
 
 
-def write_committed(rows: list[dict], allow_dirty: bool) -> list[Path]:
+def write_committed(
+    rows: list[dict], notes: list[str], allow_dirty: bool = False, replace: bool = False
+) -> list[Path]:
     """Merge finished preset runs into reproduce/results/<task>.json; returns the files written.
 
-    A new run replaces the committed row of its method and profile; smoke runs and runs with
-    changed settings stay out.
+    A new run replaces the committed row of its method and profile, and its picture, unless it has
+    fewer seeds: then the committed one stays and `notes` says so (with `replace`, it goes too).
+    Smoke runs and runs with changed settings stay out.
 
     Raises:
         BadInput: if a run's code had uncommitted changes, unless `allow_dirty`.
     """
     rows = [row for row in rows if row["profile"] != "smoke" and "(" not in row["method"]]
+    if not replace:
+        rows = [row for row in rows if not _poorer(row, notes)]
     for row in rows:
-        if row["commit"].endswith("+changes") and not allow_dirty:
+        clean = "+changes" not in row["commit"] and "unknown" not in row["commit"]
+        if not clean and not allow_dirty:
             raise BadInput(
-                f"{row['runs'][0]} was made from uncommitted code: run it again from a commit, "
-                "or say --allow-dirty"
+                f"{row['runs'][0]} was made from uncommitted or unknown code: run it again from a "
+                "commit, or say --allow-dirty"
             )
     written = []
     for task in sorted({row["task"] for row in rows}):
@@ -166,6 +179,21 @@ def write_committed(rows: list[dict], allow_dirty: bool) -> list[Path]:
             shutil.copyfile(experiments.RUNS / row["runs"][0] / "samples.png", picture)
             written.append(picture)
     return written
+
+
+def _poorer(row: dict, notes: list[str]) -> bool:
+    """Whether the committed row of this method and profile has more seeds; if so, say it."""
+    path = FOLDER / f"{row['task']}.json"
+    committed = json.loads(path.read_text())["rows"] if path.exists() else []
+    for old in committed:
+        same = (old["method"], old["profile"]) == (row["method"], row["profile"])
+        if same and len(old["seeds"]) > len(row["seeds"]):
+            notes.append(
+                f"{row['runs'][0]}: left out, seeds {row['seeds']} are fewer than the committed "
+                f"{old['seeds']}: run those, or say --replace"
+            )
+            return True
+    return False
 
 
 def text_table(rows: list[dict]) -> str:

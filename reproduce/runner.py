@@ -27,7 +27,12 @@ CELL_TIMEOUT = 24 * 3600  # a cell may train for hours; a hung kernel must still
 
 def finished(run: Run) -> bool:
     """Whether every seed of the run has its metrics."""
-    return status(run) == "done" and not _missing(run)
+    return status(run) == "done" and not missing_seeds(run)
+
+
+def missing_seeds(run: Run) -> list[int]:
+    """Seeds of the run that have no metrics yet."""
+    return [s for s in run.seeds if not (run.folder / f"seed-{s}" / "metrics.json").exists()]
 
 
 def status(run: Run) -> str:
@@ -51,11 +56,12 @@ def execute(run: Run) -> str:
     config |= {"notebook": run.notebook, "overrides": dict(run.overrides)}
     gl.write_json(folder / "config.json", config | {"config": dataclasses.asdict(run.config)})
     record = _provenance() | {"seeds": list(run.seeds), "status": "running"}
+    record["commits"] = _commits(run, code_label(record))
     gl.write_json(folder / "run.json", record)
     started = time.monotonic()
     try:
         _papermill(run)
-        missing = _missing(run)
+        missing = missing_seeds(run)
         if missing:
             raise RuntimeError(f"the notebook ended without metrics.json for seeds {missing}")
         record["status"] = "done"
@@ -95,8 +101,28 @@ def _papermill(run: Run) -> None:
             os.replace(temporary, output)
 
 
-def _missing(run: Run) -> list[int]:
-    return [s for s in run.seeds if not (run.folder / f"seed-{s}" / "metrics.json").exists()]
+def code_label(record: dict) -> str:
+    """The code behind a record: its commit, "+changes" if dirty, "unknown" without a history."""
+    if record["commit"] is None:
+        return "unknown"
+    return record["commit"] + ("+changes" if record["dirty"] else "")
+
+
+def _commits(run: Run, now: str) -> dict[str, list[str]]:
+    """By seed, the code that made it; several if a training was interrupted and went on later.
+
+    Seeds that have their metrics keep what is recorded of them: this execution only shows them.
+    """
+    try:
+        before = json.loads((run.folder / "run.json").read_text())
+        commits = dict(before["commits"])
+    except (OSError, ValueError, KeyError, TypeError):
+        commits = {}
+    for seed in missing_seeds(run):
+        begun = (run.folder / f"seed-{seed}" / "checkpoint.pt").exists()
+        known = commits.get(str(seed), ["unknown"]) if begun else []
+        commits[str(seed)] = [*known, *([now] if now not in known else [])]
+    return commits
 
 
 def _provenance() -> dict:

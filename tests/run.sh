@@ -3,8 +3,10 @@
 set -euo pipefail
 source "$(dirname "$0")/../reproduce/environment.sh"
 
-if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
-  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+if ! command -v chromium >/dev/null && command -v apt-get >/dev/null; then
+  as_root=() # or sudo, where it asks for no password
+  [ "$(id -u)" = 0 ] || as_root=(sudo -n)
+  "${as_root[@]}" apt-get update -qq && "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y -qq --no-install-recommends chromium >/dev/null || true
 fi
 command -v chromium >/dev/null || echo "NO BROWSER: the tests of the built pages will be SKIPPED" >&2

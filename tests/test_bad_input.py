@@ -35,12 +35,15 @@ def energy(fn):
 CASES = {
     # unknown names
     "task": (lambda: gl.preset("26gmm", "TB", "quick"), "task='26gmm'.*allowed: 9gmm, 25gmm"),
-    "method": (lambda: gl.preset("25gmm", "TBB", "quick"), "method='TBB'.*allowed: TB, TB\\+Expl"),
+    "method": (
+        lambda: gl.preset("25gmm", "TBB", "quick"),
+        "method='TBB'.*allowed: PIS, .*TB\\+Expl",
+    ),
     "profile": (lambda: gl.preset("25gmm", "TB", "fast"), "profile='fast'.*smoke, quick, full"),
     "target": (lambda: gl.named_target("gmm"), "task='gmm' is unknown; known: 9gmm"),
     "setting": (lambda: sampler(step=5), "unknown setting 'step'; known: objective"),
-    "objective": (lambda: sampler(objective="mse"), "objective='mse'.*allowed: tb, vargrad"),
-    "grid": (lambda: gl.time_grid(5, "cosine"), "grid='cosine'.*allowed: uniform, random"),
+    "objective": (lambda: sampler(objective="mse"), "objective='mse'.*allowed: tb, vargrad, db"),
+    "grid": (lambda: gl.time_grid(5, "sine"), "grid='sine'.*allowed: uniform, random, cosine"),
     # wrong types
     "float steps": (lambda: sampler(steps=5.0), "steps=5.0 has type float, must be int"),
     "true steps": (lambda: sampler(steps=True), "steps=True has type bool, must be int"),
@@ -99,16 +102,16 @@ def test_one_clear_error(call, message):
 @pytest.mark.parametrize("fn, what", [(far_nan, "NaN"), (box, "an infinite value")])
 def test_an_energy_that_fails_in_training_stops_it_before_the_step(fn, what):
     broken = sampler(fn, dim=2, sigma2=1.0, exploration=60.0)
-    before = [p.clone() for p in broken.net.parameters()]
+    before = [p.clone() for p in broken.policy.parameters()]
     with pytest.raises(FloatingPointError, match=f"iteration 0: energy returned {what} at"):
         broken.fit(progress=False)
-    assert all(torch.equal(a, b) for a, b in zip(before, broken.net.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, broken.policy.parameters(), strict=True))
 
 
 def test_a_network_that_diverges_is_named():
     broken = sampler()
     with torch.no_grad():
-        broken.net.out.bias.fill_(torch.nan)
+        broken.policy.forward_net.out.bias.fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="the drift network diverged"):
         broken.fit(progress=False)
 

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -116,6 +117,15 @@ def faults(browser, url, site, width=1280, scheme="light"):
         if (images.some(i => !i.complete || !i.naturalWidth)) wrong.push('image not loaded');
         if (images.some(i => !(i.alt || '').trim() || i.alt.startsWith('../')))
             wrong.push('image without alt text');
+        // On a phone these scroll inside themselves; on a desktop nothing needs to.
+        const clipped = query => all(query).filter(e => e.scrollWidth > e.clientWidth + 1);
+        if (innerWidth >= 1280) {
+            for (const e of all('details')) e.open = true;
+            for (const e of clipped('mjx-container[display="true"]'))
+                wrong.push(`equation too wide: ${e.scrollWidth} px in ${e.clientWidth}`);
+            for (const e of clipped('.highlight pre'))
+                wrong.push(`code too wide: ${e.scrollWidth} px in ${e.clientWidth}`);
+        }
         const root = document.documentElement;
         if (root.scrollWidth > root.clientWidth + 1) wrong.push('scrolls sideways');
         return wrong;}"""
@@ -136,12 +146,37 @@ def test_a_browser_finds_nothing_wrong(browser, site, page, view):
 def test_the_browser_would_find_it(browser, site, html):
     twin = """<html><body><div class="bd-article" style="width:3000px"><span class="math">x</span>
     <img src="none.png"><img alt="a" src="http://192.0.2.1/b.png"></div>
+    <mjx-container display="true" style="display:block; width:90px; overflow:auto">
+    <div style="width:300px">x</div></mjx-container>
+    <details><summary>x</summary><div class="highlight">
+    <pre style="width:9em; overflow:auto">0123456789 0123456789</pre></div></details>
     <script>throw Error("broken")</script></body></html>"""
     (html / "twin.html").write_text(twin)
     found = " ".join(faults(browser, f"{site}/twin.html", site))
     for fault in ("asks the network", "script error", "404", "not typeset", "not loaded",
-                  "without alt", "sideways"):  # fmt: skip
+                  "without alt", "equation too wide: 300 px in 90", "code too wide",
+                  "sideways"):  # fmt: skip
         assert fault in found
+    phone = " ".join(faults(browser, f"{site}/twin.html", site, 390))
+    assert "too wide" not in phone and "sideways" in phone
+
+
+def misnamed(page, bibliography):
+    """Citations of a page whose words are not in the label of the entry that they lead to."""
+    entry = r'<div class="citation" id="(id\d+)".*?<span class="label">(.*?)</span>\n'
+    plain = functools.partial(re.sub, "<.*?>", "")
+    labels = {name: plain(label) for name, label in re.findall(entry, bibliography, re.DOTALL)}
+    cited = re.findall(r'<a [^>]*bibliography\.html#(id\d+)"[^>]*>(.*?)</a>', page, re.DOTALL)
+    assert cited and labels
+    return [text for name, text in cited if plain(text) not in labels[name]]
+
+
+def test_the_bibliography_names_its_entries_as_the_text_does(html):
+    bibliography = (html / "book/bibliography.html").read_text()
+    notation = (html / "book/notation.html").read_text()  # cites in brackets, "Lahlou et al., 2023"
+    assert misnamed(notation, bibliography) == []
+    assert misnamed((html / "notebooks/04_25gmm.html").read_text(), bibliography) == []
+    assert misnamed(notation, bibliography.replace(" et al., 2023", "+23")) != []
 
 
 def test_equations_are_really_typeset(browser, site):

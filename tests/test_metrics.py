@@ -1,13 +1,15 @@
-"""Metrics against closed forms, and their tolerance from the sample size."""
+"""Metrics of log-weights and modes against closed forms, with tolerance from the sample size."""
 
+import json
 import math
+import pickle
 
 import pytest
 import torch
 
 import gfnlite as gl
-from gfnlite.metrics import w2_floor
-from gfnlite.rollout import backward_rollout, forward_rollout
+from gfnlite import metrics
+from gfnlite.metrics import STATISTICS, bootstrap, ess_forward, evaluate, mode_coverage
 
 # An untrained sampler is the reference process: log w depends on x_1 ~ N(0, sigma^2 I) alone.
 SIGMA2, S2, DIM, LOG_Z, N = 2.0, 3.0, 2, 1.3, 20_000
@@ -18,15 +20,26 @@ def kl(p2, q2):
     return 0.5 * DIM * (p2 / q2 - 1 - math.log(p2 / q2))
 
 
+def fraction(sigma2, s2):
+    """Exact ESS: w = Z N(x; 0, s^2) / N(x; 0, sigma^2), so E[w^2] / Z^2 = (r^2 / (2 r - 1))^(d/2).
+
+    r is sigma^2 / s^2, and it must be above 1/2.
+    """
+    r = sigma2 / s2
+    return ((2 * r - 1) / r**2) ** (DIM / 2)
+
+
+def untrained(sigma2, s2):
+    """Log-weights of generated and of destroyed trajectories."""
+    target = gl.Gaussian([0.0] * DIM, math.sqrt(s2), LOG_Z)
+    sampler = gl.GFNDiffusion(target, sigma2=sigma2, iterations=1, steps=10)
+    exact = target.sample(N, torch.Generator().manual_seed(0))
+    return sampler.log_weight(N), sampler.log_weight(x=exact)
+
+
 @pytest.fixture(scope="module")
 def log_weights():
-    target, process = gl.Gaussian([0.0] * DIM, math.sqrt(S2), LOG_Z), gl.PinnedBrownian(SIGMA2)
-    generator, t = torch.Generator().manual_seed(0), gl.time_grid(10)
-    net = gl.DriftNet(DIM)
-    forward = forward_rollout(net, process, target, t, N, generator=generator)
-    exact = target.sample(N, generator)
-    backward = backward_rollout(net, process, target, t, exact, generator)
-    return forward.log_weight, backward.log_weight
+    return untrained(SIGMA2, S2)
 
 
 def test_elbo_and_eubo_are_log_z_minus_and_plus_the_divergences(log_weights):
@@ -40,50 +53,150 @@ def test_elbo_and_eubo_are_log_z_minus_and_plus_the_divergences(log_weights):
 
 def test_importance_sampling_finds_log_z_and_its_sample_size(log_weights):
     forward, _ = log_weights
-    # w = Z N(x; 0, s^2) / N(x; 0, sigma^2), so E[w^2] / Z^2 = (r^2 / (2 r - 1))^(d/2) for the
-    # ratio r = sigma^2 / s^2 (finite as 2 r > 1), and 1 / that is the effective fraction.
-    r = SIGMA2 / S2
-    fraction = ((2 * r - 1) / r**2) ** (DIM / 2)
-    error = math.sqrt((1 / fraction - 1) / N)
+    exact = fraction(SIGMA2, S2)
+    error = math.sqrt((1 / exact - 1) / N)
     assert gl.log_z_is(forward) == pytest.approx(LOG_Z, abs=4 * error)
-    assert gl.ess(forward) == pytest.approx(fraction, abs=0.03)
+    assert gl.ess(forward) == pytest.approx(exact, abs=0.03)
     assert gl.log_z_is(forward + 0.2) != pytest.approx(LOG_Z, abs=4 * error)
 
 
+def test_ess_seen_from_either_side_is_the_same_closed_form():
+    # A process wider than the target: all moments of w that both estimates need are finite.
+    generated, destroyed = untrained(3.0, 2.0)
+    exact = fraction(3.0, 2.0)
+    assert gl.ess(generated) == pytest.approx(exact, abs=0.02)
+    assert ess_forward(destroyed) == pytest.approx(exact, abs=0.02)
+    # From the wrong trajectories, either formula gives something else.
+    assert ess_forward(generated) != pytest.approx(exact, abs=0.02)
+    assert gl.ess(destroyed) != pytest.approx(exact, abs=0.02)
+
+
+def test_only_the_forward_ess_sees_a_missing_mode(generator):
+    # Half of the target has 20 nats more weight than all that is generated, where w = Z / 2.
+    generated = torch.zeros(1000)
+    destroyed = 20.0 * (torch.rand(1000, generator=generator) < 0.5)
+    assert gl.ess(generated) == pytest.approx(1)
+    assert ess_forward(destroyed) < 1e-7
+
+
 def test_ess_of_equal_and_of_one_weight():
-    assert gl.ess(torch.full((50,), -700.0)) == pytest.approx(1)
-    assert gl.ess(torch.tensor([0.0] + [-200.0] * 49)) == pytest.approx(1 / 50)
+    one = torch.tensor([0.0] + [-200.0] * 49)
+    for effective in (gl.ess, ess_forward):
+        assert effective(torch.full((50,), -700.0)) == pytest.approx(1)
+    assert gl.ess(one) == pytest.approx(1 / 50)
+    assert ess_forward(one) == pytest.approx(0, abs=1e-50)
 
 
 def test_metrics_do_not_depend_on_order(log_weights, generator):
     forward, _ = log_weights
     shuffled = forward[torch.randperm(N, generator=generator)]
-    for metric in (gl.elbo, gl.log_z_is, gl.ess):
+    for metric in (gl.elbo, gl.log_z_is, gl.ess, ess_forward):
         assert metric(shuffled) == pytest.approx(metric(forward), rel=1e-5)
-    x, y = torch.randn(50, 2, generator=generator), torch.randn(50, 2, generator=generator)
-    assert gl.w2(x[torch.randperm(50)], y) == pytest.approx(gl.w2(x, y))
 
 
-def test_w2_of_a_shift_is_its_length_and_not_its_square(generator):
-    x = torch.randn(200, 2, generator=generator)
-    shift = torch.tensor([3.0, -4.0])
-    assert gl.w2(x, x) == pytest.approx(0, abs=1e-6)
-    assert gl.w2(x, x + shift) == pytest.approx(5, rel=1e-5)  # a shift is its own optimal plan
+# Log-weights N(-1, 0.5^2): log E[w] = -1 + 0.125; ESS = exp(-0.5^2), from either side.
+STD = 0.5
+TRUTH = {"elbo": -1, "log_z_is": -1 + STD**2 / 2, "ess": math.exp(-(STD**2)),
+         "ess_forward": math.exp(-(STD**2))}  # fmt: skip
 
 
-def test_w2_matches_sorting_in_one_dimension(generator):
-    x = torch.randn(300, 1, generator=generator)
-    y = 2 * torch.randn(300, 1, generator=generator) + 1
-    exact = (x.sort(0).values - y.sort(0).values).square().mean().sqrt().item()
-    assert gl.w2(x, y) == pytest.approx(exact, rel=1e-5)
+@pytest.mark.parametrize("key", TRUTH)
+def test_intervals_cover_the_truth_as_often_as_they_say(key, generator):
+    repeats, n = 200, 400
+    values = -1 + STD * torch.randn(repeats, n, generator=generator, dtype=torch.float64)
+
+    def coverage(level, rows):
+        bounds = [bootstrap(STATISTICS[key], row, level, 300) for row in rows]
+        return sum(low <= TRUTH[key] <= high for low, high in bounds) / repeats
+
+    for level in (0.95, 0.5):
+        tolerance = 4 * math.sqrt(level * (1 - level) / repeats)
+        # A percentile interval is exact as n -> infinity only: allow it two percent at n = 400.
+        assert coverage(level, values) == pytest.approx(level, abs=tolerance + 0.02)
+    # The twin: each value four times, as if there were four times as many: half the width.
+    assert coverage(0.5, values.repeat(1, 4)) < 0.5 - 4 * math.sqrt(0.25 / repeats)
 
 
-def test_w2_floor_of_25gmm_is_the_known_one():
-    # 1.20 +- 0.13 for 2000 against 2000 (computed independently), here the mean of three.
-    assert w2_floor(gl.gmm25, 2000) == pytest.approx(1.20, abs=4 * 0.13 / math.sqrt(3))
+def test_an_interval_repeats_and_narrows_as_it_should(generator):
+    values = torch.randn(N, generator=generator)
+    low, high = bootstrap(STATISTICS["elbo"], values)
+    assert bootstrap(STATISTICS["elbo"], values) == (low, high)
+    # Width 2 x 1.96 / sqrt(n); 500 resamples know each end to about 8% of the half-width.
+    assert high - low == pytest.approx(2 * 1.96 / math.sqrt(N), rel=0.2)
+    with pytest.raises(ValueError, match="n >= 2"):
+        bootstrap(STATISTICS["elbo"], values[:1])
+    with pytest.raises(ValueError, match="level=95"):
+        bootstrap(STATISTICS["elbo"], values, level=95)
 
 
 def test_a_mode_counts_from_a_fifth_of_its_mass():
     mass = torch.tensor([0.5, 0.5])
     assert gl.modes_found(torch.tensor([0.9, 0.1]), mass) == 2
     assert gl.modes_found(torch.tensor([0.901, 0.099]), mass) == 1
+
+
+def test_mode_coverage_of_equal_modes_is_the_entropy_over_its_maximum():
+    mass = torch.full((4,), 0.25)
+    share = torch.tensor([0.5, 0.25, 0.25, 0.0])
+    assert mode_coverage(share, mass) == pytest.approx(1.5 * math.log(2) / math.log(4))
+    assert mode_coverage(share.flip(0), mass) == pytest.approx(0.75)
+    assert mode_coverage(mass, mass) == pytest.approx(1)
+    assert mode_coverage(torch.tensor([0.0, 1, 0, 0]), mass) == 0
+
+
+def test_mode_coverage_of_unequal_modes_is_one_for_exact_shares_alone():
+    mass = torch.tensor([0.84, 0.1, 0.06])
+    assert mode_coverage(mass, mass) == pytest.approx(1)
+    assert mode_coverage(torch.tensor([1.0, 0, 0]), mass) == 0
+    assert mode_coverage(torch.full((3,), 1 / 3), mass) < 0.9  # plain entropy would call this 1
+    order = torch.tensor([2, 0, 1])
+    share = torch.tensor([0.7, 0.2, 0.1])
+    assert mode_coverage(share[order], mass[order]) == pytest.approx(mode_coverage(share, mass))
+    assert mode_coverage(torch.ones(1), torch.ones(1)) == 1
+    with pytest.raises(ValueError, match="must match"):
+        mode_coverage(share, mass[:2])
+
+
+def test_mode_coverage_of_many_wells_is_the_mean_over_wells(generator):
+    target = gl.ManyWell(32)
+    assert metrics.mode_groups(target.mode_mass).tolist() == [k // 2 for k in range(32)]
+    x = target.sample(N, generator)
+    assert mode_coverage(target.modes_of(x).mean(0), target.mode_mass) == pytest.approx(1, abs=1e-3)
+    x[:, 0::2] = x[:, 0::2].abs()  # all on the right: collapsed in each well
+    assert mode_coverage(target.modes_of(x).mean(0), target.mode_mass) == 0
+    x[:, 0:16:2] = target.sample(N, generator)[:, 0:16:2]  # and half of the wells whole again
+    assert mode_coverage(target.modes_of(x).mean(0), target.mode_mass) == pytest.approx(
+        0.5, abs=1e-3
+    )
+
+
+@pytest.mark.parametrize("distances", [False, True])
+def test_evaluation_has_its_keys_intervals_and_table(distances):
+    sampler = gl.GFNDiffusion(gl.gmm9, iterations=1, steps=10)
+    result = evaluate(sampler, 1000, None, 0, distances)
+    keys = "elbo eubo log_z_is log_z_learned ess w2 w2_floor modes mode_weights energy_calls "
+    keys += "n_samples ess_forward mode_coverage"
+    extra = "sinkhorn sinkhorn_floor mmd mmd_floor"
+    assert list(result) == (f"{keys} {extra}" if distances else keys).split()
+    assert set(result.intervals) == {"elbo", "eubo", "log_z_is", "ess", "ess_forward"}
+    for key, (low, high) in result.intervals.items():
+        assert low < result[key] < high
+    assert json.loads(json.dumps([result, result.intervals]))[0] == result
+    assert pickle.loads(pickle.dumps(result)).intervals == result.intervals
+    low, high = result.intervals["elbo"]
+    assert f"{low:.3f} to {high:.3f}" in repr(result)
+    assert f"{low:.3f} to {high:.3f}" in result._repr_html_()
+    assert ("MMD" in repr(result)) == distances
+    assert all(len(row) == 2 for row in result.rows())
+
+
+def test_evaluation_of_a_target_without_truth_says_none():
+    sampler = gl.GFNDiffusion(lambda x: x.square().sum(-1), 2, iterations=1, steps=5)
+    result = evaluate(sampler, 200, None, 0, True)
+    absent = {key for key, value in result.items() if value is None}
+    assert absent == set(
+        "eubo ess_forward w2 w2_floor sinkhorn sinkhorn_floor mmd mmd_floor modes mode_weights "
+        "mode_coverage".split()
+    )
+    assert set(result.intervals) == {"elbo", "log_z_is", "ess"}
+    assert "unknown" in repr(result)

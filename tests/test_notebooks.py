@@ -2,14 +2,18 @@
 
 import ast
 import dataclasses
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jupytext
+import nbformat
 import pytest
 
 import gfnlite as gl
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
+BOOK = sorted((Path(__file__).parent.parent / "book").glob("*.md"))
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -33,6 +37,56 @@ def test_from_scratch_is_short_and_needs_no_package():
     assert NOTEBOOKS[0].stem == "01_from_scratch"
     assert 60 < len(lines) <= 120
     assert "gfnlite" not in source and "import gl" not in source
+
+
+def too_wide(cells, columns=76):
+    """Lines of code, in cells or in the fences of the text, that a page would clip."""
+    wide = []
+    for cell in cells:
+        code = [cell.source]
+        if cell.cell_type != "code":
+            code = re.findall(r"^```\w+\n(.*?)^```", cell.source, re.DOTALL | re.MULTILINE)
+        wide += [line for part in code for line in part.splitlines() if len(line) > columns]
+    return wide
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *BOOK], ids=lambda path: path.stem)
+def test_code_fits_its_column(path):
+    cells = jupytext.read(path).cells
+    assert too_wide(cells) == []
+    code, text = "x" * 77, f"```python\n{'y' * 77}\n```\n{'z' * 90}"
+    twins = nbformat.v4.new_code_cell(code), nbformat.v4.new_markdown_cell(text)
+    assert too_wide(twins) == ["x" * 77, "y" * 77]
+
+
+@pytest.fixture
+def results(monkeypatch):
+    """What the cell `helpers` of the results page defines."""
+    path = next(path for path in NOTEBOOKS if path.stem == "13_results")
+    monkeypatch.chdir(path.parent)
+    namespace = {}
+    for cell in code_cells(path):
+        if "helpers" in cell.metadata.get("tags", []):
+            exec(cell.source, namespace)
+    return SimpleNamespace(**namespace)
+
+
+def test_results_page_shows_numbers_as_they_are(results):
+    def cell(mean, std):
+        return {"mean": mean, "std": std}
+
+    assert results.number(cell(-0.001, 0.004), 2) == "0.00 ± 0.00"
+    assert results.number(cell(-0.006, None), 2) == "-0.01"
+    assert results.number(None) == results.published(None) == "–"
+    assert results.published(cell(0.86, 0.1)) == "0.86 ± 0.10"
+    assert results.published(cell(0.569, 0.01)) == "0.569 ± 0.010"
+    assert results.published(cell(0.0, None)) == "0"
+    row = {"commit": "0123456789abcdef+changes, fedcba"}
+    assert results.commits(row) == "0123456789+changes, fedcba"
+    assert "<td>&lt;b&gt;</td>" in results.table(["a"], [["<b>"]]).data
+    table = results.table(["a", "b", "c"], [["1", "2"], ["3", "4", "5"]], words=(1,)).data
+    assert '<tr><td>1</td><td class="text" colspan="2">2</td></tr>' in table
+    assert '<tr><td>3</td><td class="text">4</td><td>5</td></tr>' in table
 
 
 @every_notebook

@@ -113,7 +113,7 @@ BAD_YAML = {
     "unknown key": (broken_yaml(colour="red"), "unknown key 'colour'; allowed: task"),
     "missing key": ({"task": "25gmm"}, "the key 'notebook' is missing"),
     "task": (broken_yaml(task="26gmm"), "task='26gmm' is unknown; allowed: 9gmm"),
-    "method": (broken_yaml(methods=["../../x"]), "method='../../x' is unknown; allowed: TB"),
+    "method": (broken_yaml(methods=["../../x"]), "method='../../x' is unknown; allowed: PIS, "),
     "notebook": (broken_yaml(notebook="../fake"), "notebook='../fake' is not in notebooks/"),
     "list": (broken_yaml(methods="TB"), "methods='TB' must be a list"),
     "no seeds": (broken_yaml(seeds={}), "seeds=None of profile quick must be a list"),
@@ -204,6 +204,71 @@ def test_a_run_keeps_everything_and_is_not_done_twice(house):
     assert starts == ["x", "x", "x"]
 
 
+def git(monkeypatch, commit, changed=""):
+    """From now on the repository is at this commit."""
+    monkeypatch.setattr(runner, "_git", lambda *a: commit if a[0] == "rev-parse" else changed)
+
+
+def test_each_seed_keeps_the_commit_that_made_it(house, monkeypatch):
+    def made_by(seeds):
+        assert runner.execute(runs(seeds=seeds)[1]) == "done"
+        record = json.loads((runs()[1].folder / "run.json").read_text())
+        return record["commits"], report.collect([])[0]["commit"]
+
+    git(monkeypatch, "aaa")
+    assert made_by([0, 1]) == ({"0": ["aaa"], "1": ["aaa"]}, "aaa")
+    git(monkeypatch, "bbb", " M gfnlite/nets.py")
+    old = {"0": ["aaa"], "1": ["aaa"]}
+    commits, label = made_by([0, 1, 2])
+    assert commits == old | {"2": ["bbb+changes"]} and label == "aaa, bbb+changes"
+    # Begun by one commit and finished by another, a seed names both; begun anew, only the second.
+    folder = runs()[1].folder
+    (folder / "seed-0/metrics.json").unlink()
+    (folder / "seed-1/metrics.json").unlink()
+    (folder / "seed-1/checkpoint.pt").touch()
+    git(monkeypatch, "ccc")
+    commits, _ = made_by([0, 1])
+    assert commits == {"0": ["ccc"], "1": ["aaa", "ccc"], "2": ["bbb+changes"]}
+
+
+def test_code_without_a_history_is_unknown_and_not_reported(house, monkeypatch):
+    git(monkeypatch, None, None)
+    done_runs()
+    assert [row["commit"] for row in report.collect([])] == ["unknown"] * 2
+    with pytest.raises(experiments.BadInput, match="unknown code"):
+        report.write_committed(report.collect([]), [])
+    record = runs()[0].folder / "run.json"
+    record.write_text(record.read_text().replace('"commits"', '"once"'))
+    assert [row["commit"] for row in report.collect([])] == ["unknown"] * 2
+
+
+def commanded(*words):
+    """What a command prints, in this process."""
+    from click.testing import CliRunner
+
+    from reproduce.__main__ import main
+
+    return CliRunner().invoke(main, words, catch_exceptions=False).output
+
+
+def listed(*words):
+    """What `list` says of each method's quick run."""
+    lines = [line.split() for line in commanded("list", *words).splitlines()]
+    return [" ".join(line[3:]) for line in lines if line[2] == "quick"]
+
+
+def test_list_says_which_seeds_are_done(house):
+    assert listed() == ["missing seeds 0,1"] * 2
+    runner.execute(runs(seeds=[0])[0])
+    assert listed() == ["partly done seeds 0 of 0,1", "missing seeds 0,1"]
+    runner.execute(runs()[0])
+    runner.execute(runs(seeds=[7])[1])
+    assert listed() == ["done seeds 0,1", "missing seeds 0,1"]
+    (house / "notebooks/fail").write_text("TB+Expl")
+    runner.execute(runs(seeds=[0])[1])
+    assert listed("--only", "method=TB+Expl") == ["failed seeds 0,1"]
+
+
 def test_a_failed_run_keeps_its_traceback_and_does_not_stop_the_rest(house):
     (house / "notebooks/fail").write_text("TB")
     first, second = runs()
@@ -281,7 +346,7 @@ def test_collect_leaves_out_runs_of_other_settings(house, monkeypatch):
 
 def test_report_writes_the_schema_merges_and_repeats(house):
     done_runs(seeds=[0, 1])
-    written = report.write_committed(report.collect([]), allow_dirty=False)
+    written = report.write_committed(report.collect([]), [])
     names = ["reproduce/results/25gmm.json", "reproduce/results/25gmm.png"]
     assert [str(path.relative_to(house)) for path in written] == names
     first = written[0].read_bytes()
@@ -294,13 +359,13 @@ def test_report_writes_the_schema_merges_and_repeats(house):
     standing = {(row["method"], row["profile"]): row["verdict"] for row in result["rows"]}
     assert standing["TB", "quick"] == "not comparable" and standing["TB", "full"] == "not run"
 
-    report.write_committed(report.collect([]), allow_dirty=False)
+    report.write_committed(report.collect([]), [])
     assert written[0].read_bytes() == first
 
     # A later machine has only the full runs: the committed quick rows stay.
     shutil.rmtree(experiments.RUNS)
     done_runs("full")
-    report.write_committed(report.collect([]), allow_dirty=False)
+    report.write_committed(report.collect([]), [])
     rows = json.loads(written[0].read_text())["rows"]
     ran = [(row["method"], row["profile"]) for row in rows if row["seeds"]]
     assert ran == [("TB", "full"), ("TB", "quick"), ("TB+Expl", "full"), ("TB+Expl", "quick")]
@@ -309,21 +374,49 @@ def test_report_writes_the_schema_merges_and_repeats(house):
     }  # fmt: skip
 
 
+def test_report_never_trades_a_row_for_one_of_fewer_seeds(house):
+    done_runs(seeds=[0, 1, 2])
+    path, picture = report.write_committed(report.collect([]), [])
+    before = path.read_bytes()
+    picture.write_bytes(b"of three seeds")
+
+    # A fresh clone: one seed of one method.
+    shutil.rmtree(experiments.RUNS)
+    assert runner.execute(runs(seeds=[0])[1]) == "done"
+    notes = []
+    assert report.write_committed(report.collect([]), notes) == []
+    assert path.read_bytes() == before and picture.read_bytes() == b"of three seeds"
+    assert len(notes) == 1 and "seeds [0] are fewer than the committed [0, 1, 2]" in notes[0]
+
+    def seeds():
+        rows = json.loads(path.read_text())["rows"]
+        return [row["seeds"] for row in rows if row["seeds"]]
+
+    # As many seeds do replace it, and fewer when told to.
+    assert runner.execute(runs(seeds=[3, 4, 5])[0]) == "done"
+    assert report.write_committed(report.collect([]), notes) == [path]
+    assert seeds() == [[3, 4, 5], [0, 1, 2]]
+    assert commanded("report").endswith("or say --replace\n")
+    assert seeds() == [[3, 4, 5], [0, 1, 2]]
+    assert "25gmm.png" in commanded("report", "--replace")
+    assert seeds() == [[3, 4, 5], [0]] and picture.read_bytes() == b"picture"
+
+
 def test_report_keeps_out_smoke_changed_and_dirty_runs(house, monkeypatch):
     done_runs("smoke")
     done_runs(overrides={"steps": 50})
     rows = report.collect([])
     assert len(rows) == 4 and "TB (steps=50)" in [row["method"] for row in rows]
-    assert report.write_committed(rows, allow_dirty=False) == []
+    assert report.write_committed(rows, []) == []
     report.write_local(rows)
     local = json.loads((report.FOLDER / "local/25gmm.json").read_text())["rows"]
     assert len(local) == 4
 
     monkeypatch.setattr(runner, "_git", lambda *a: "0123abc" if a[0] == "rev-parse" else " M x")
     done_runs()
-    with pytest.raises(experiments.BadInput, match="made from uncommitted code"):
-        report.write_committed(report.collect([]), allow_dirty=False)
-    written = report.write_committed(report.collect([]), allow_dirty=True)
+    with pytest.raises(experiments.BadInput, match="made from uncommitted or unknown code"):
+        report.write_committed(report.collect([]), [])
+    written = report.write_committed(report.collect([]), [], allow_dirty=True)
     assert "0123abc+changes" in written[0].read_text()
 
 
@@ -372,15 +465,19 @@ def test_committed_results_are_what_the_prose_says():
 
 def test_the_smoke_profile_runs_the_real_notebook(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "RUNS", tmp_path)
-    run = experiments.load("smoke")[1]
+    run = experiments.load("smoke", seeds=[0, 1])[1]
     assert runner.execute(run) == "done", (run.folder / "run.json").read_text()
     notes = []
     row = report.collect(notes)[0]
     assert notes == [] and row["method"] == "TB+Expl"
     for name in ("elbo", "delta_log_z", "delta_log_z_rw", "w2", "modes", "seconds"):
         assert row["metrics"][name] is not None
-    # Run again with another seed, the first is taken from its checkpoint, with the same metrics.
-    metrics = run.folder / "seed-0/metrics.json"
-    before = metrics.read_bytes()
-    assert runner.execute(experiments.load("smoke", seeds=[0, 1])[1]) == "done"
-    assert metrics.read_bytes() == before
+    # Run again, a seed that has its metrics is left as it is; without them, they are made again
+    # from its checkpoint and are the same.
+    first, second = (run.folder / f"seed-{seed}/metrics.json" for seed in run.seeds)
+    before = first.read_bytes()
+    assert before != second.read_bytes()
+    first.unlink()
+    second.write_text("kept")
+    assert runner.execute(run) == "done"
+    assert first.read_bytes() == before and second.read_text() == "kept"

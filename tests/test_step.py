@@ -7,8 +7,6 @@ import pytest
 import torch
 
 import gfnlite as gl
-from gfnlite import objectives
-from gfnlite.rollout import forward_rollout, pull_back
 
 CASES = [
     (gl.gmm25, 5.0, 100, 0.0),
@@ -18,59 +16,60 @@ CASES = [
 ]
 
 
-def started_net(dim, hidden=64):
+def fresh_policy(dim, hidden=64):
     torch.manual_seed(0)
-    net = gl.DriftNet(dim, hidden)
-    torch.nn.init.normal_(net.out.weight, std=0.3)
-    return net
+    policy = gl.nets.Policy(dim, hidden)
+    torch.nn.init.normal_(policy.forward_net.out.weight, std=0.3)
+    torch.nn.init.constant_(policy.log_z_value, 0.7)
+    return policy
 
 
-def two_phase(net, process, target, steps, batch, exploration, objective, log_z, sign=1):
+def two_phase(policy, process, target, steps, batch, exploration, objective, sign=1):
     generator = torch.Generator().manual_seed(0)
-    grid = gl.time_grid(steps)
-    trajectory = forward_rollout(net, process, target, grid, batch, exploration, generator)
-    trajectory.log_weight.requires_grad_()
-    loss = getattr(objectives, objective)(trajectory, log_z)
-    loss.backward()
-    pull_back(net, trajectory, sign * trajectory.log_weight.grad)
-    return trajectory, loss
+    trajectory = gl.rollout.forward_rollout(
+        policy, process, target, gl.time_grid(steps), batch, exploration=exploration,
+        generator=generator,
+    )  # fmt: skip
+    return trajectory, sign * gl.rollout.gradient(
+        policy, trajectory, lambda tr: sign * getattr(gl.objectives, objective)(tr)
+    )
 
 
-def sequential(oracle, net, trajectory, target, sigma2, exploration, objective, log_z):
+def sequential(oracle, policy, trajectory, target, sigma2, exploration, objective):
     """The same step on the same noise by the from-scratch loop, with its graph kept."""
     dt = trajectory.t.diff()[:, None, None]
-    moved = trajectory.x.diff(dim=0) - trajectory.drift * dt
-    noise = moved / ((sigma2 + exploration) * dt).sqrt()
+    context = policy.context(policy.forward_net, trajectory.t[:-1], dt[:, 0, 0], None)
+    with torch.no_grad():
+        drift, _ = policy.forward_kernel(trajectory.x[:-1], context)
+    noise = (trajectory.x.diff(dim=0) - drift * dt) / ((sigma2 + exploration) * dt).sqrt()
 
     def u(x, t):
-        return net(x, net.embed(torch.tensor([t])))
+        return policy.forward_net(x, policy.forward_net.embed(torch.tensor([t])))
 
     _, log_weight = oracle.generate(u, target.log_reward, noise, sigma2, exploration)
-    centre = log_weight.mean() if objective == "vargrad" else log_z
+    centre = log_weight.mean() if objective == "vargrad" else policy.log_z()
     loss = 0.5 * (centre - log_weight).square().mean()
     loss.backward()
     return log_weight, loss
 
 
-def gradients(net, log_z):
-    every = [p.grad for p in net.parameters()] + ([log_z.grad] if log_z.grad is not None else [])
-    flat = torch.cat([g.flatten() for g in every]).clone()
-    net.zero_grad()
-    log_z.grad = None
+def gradients(policy):
+    flat = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None]).clone()
+    policy.zero_grad()
     return flat
 
 
 @pytest.mark.parametrize("objective", ["tb", "vargrad"])
 @pytest.mark.parametrize("target, sigma2, steps, exploration", CASES)
 def test_gradients_equal_the_sequential_loop(oracle, target, sigma2, steps, exploration, objective):
-    net, log_z = started_net(target.dim), torch.nn.Parameter(torch.tensor(0.7))
-    args = (net, gl.PinnedBrownian(sigma2), target, steps, 64, exploration, objective, log_z)
+    policy = fresh_policy(target.dim)
+    args = (policy, gl.process.PinnedBrownian(sigma2), target, steps, 64, exploration, objective)
     trajectory, loss = two_phase(*args)
-    fast = gradients(net, log_z)
+    fast = gradients(policy)
     log_weight, plain_loss = sequential(
-        oracle, net, trajectory, target, sigma2, exploration, objective, log_z
+        oracle, policy, trajectory, target, sigma2, exploration, objective
     )
-    plain = gradients(net, log_z)
+    plain = gradients(policy)
     size = plain.norm()
     assert size > 0
     assert (fast - plain).norm() <= 1e-5 * size
@@ -78,7 +77,7 @@ def test_gradients_equal_the_sequential_loop(oracle, target, sigma2, steps, expl
     torch.testing.assert_close(trajectory.log_weight, log_weight, rtol=1e-4, atol=1e-3)
     # The twin: a step with the wrong sign is far from it.
     two_phase(*args, sign=-1)
-    assert (gradients(net, log_z) - plain).norm() > 0.1 * size
+    assert (gradients(policy) - plain).norm() > 0.1 * size
 
 
 def test_step_is_faster_than_the_sequential_loop(oracle, capsys):
@@ -89,11 +88,12 @@ def test_step_is_faster_than_the_sequential_loop(oracle, capsys):
     itself this is printed too.
     """
     steps, batch, sigma2 = 100, 300, 5.0
-    net, log_z = started_net(2), torch.nn.Parameter(torch.zeros(()))
-    process = gl.PinnedBrownian(sigma2)
+    policy = fresh_policy(2)
+    net, log_z = policy.forward_net, policy.log_z_value
+    process = gl.process.PinnedBrownian(sigma2)
 
     def fast():
-        two_phase(net, process, gl.gmm25, steps, batch, 4.0, "tb", log_z)
+        two_phase(policy, process, gl.gmm25, steps, batch, 4.0, "tb")
 
     def plain(rows):
         noise = torch.randn(steps, batch, 2)
@@ -110,7 +110,7 @@ def test_step_is_faster_than_the_sequential_loop(oracle, capsys):
             started = time.perf_counter()
             step()
             seconds.append(time.perf_counter() - started)
-            net.zero_grad()
+            policy.zero_grad()
     ours, usual, spared = (statistics.median(seconds[1:]) for seconds in rounds.values())
     with capsys.disabled():
         print(

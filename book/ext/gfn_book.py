@@ -1,10 +1,15 @@
-"""What the book needs of Sphinx beyond _config.yml: a cache that knows the code, and a banner."""
+"""What the book needs of Sphinx beyond _config.yml: a cache that knows the code, a banner, and a
+bibliography that names its entries as the text does.
+"""
 
 import hashlib
 import os
 import shutil
 from pathlib import Path
 
+from pybtex.plugin import register_plugin
+from pybtex.style.formatting.unsrt import Style
+from pybtex.style.labels import BaseLabelStyle
 from sphinx.errors import ConfigError
 
 PROFILES = ("smoke", "quick", "full")
@@ -36,6 +41,24 @@ def configure(app, config):
         config.html_theme_options["announcement"] = SMOKE
 
 
+class AuthorYear(BaseLabelStyle):
+    """Labels such as "Malkin et al., 2022", the words of a citation in the text."""
+
+    def format_labels(self, sorted_entries):
+        """A label for each entry."""
+        for entry in sorted_entries:
+            names = [" ".join(p.prelast_names + p.last_names) for p in entry.persons["author"]]
+            who = " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
+            yield f"{who}, {entry.fields['year']}"
+
+
+class AuthorYearStyle(Style):
+    """The plain style with those labels, in the order of the authors."""
+
+    default_label_style = AuthorYear
+    default_sorting_style = "author_year_title"
+
+
 def drop_repeated_scripts(app, pagename, templatename, context, doctree):
     """Sphinx 7 emits the theme's inline script twice, which a browser reports as an error."""
     seen = set()
@@ -49,7 +72,8 @@ def drop_repeated_scripts(app, pagename, templatename, context, doctree):
 
 
 def setup(app):
-    """Register both with Sphinx."""
+    """Register all with Sphinx."""
+    register_plugin("pybtex.style.formatting", "author_year", AuthorYearStyle)
     app.connect("config-inited", configure, priority=100)
     app.connect("html-page-context", drop_repeated_scripts, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

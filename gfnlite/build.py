@@ -1,0 +1,86 @@
+"""From a config to the parts of a sampler, and a look at the energy before anything is trained."""
+
+import torch
+
+from .config import Config
+from .nets import Policy
+from .process import PinnedBrownian, VariancePreserving
+from .replay import ReplayBuffer
+from .targets import Target
+
+__all__ = ["buffers", "optimiser", "policy", "probe", "process"]
+
+
+def process(config: Config) -> PinnedBrownian | VariancePreserving:
+    """The reference process."""
+    if config.process == "pinned":
+        return PinnedBrownian(config.sigma2)
+    return VariancePreserving(config.sigma2, config.schedule)
+
+
+def policy(config: Config, target: Target, seed: int) -> Policy:
+    """The networks at their start, on the CPU; the global random state stays as it is."""
+    with torch.random.fork_rng(devices=[]):  # module initialisers know only the global state
+        torch.manual_seed(seed)
+        return Policy(
+            target.dim, config.hidden, config.layers, target.condition_dim, config.langevin,
+            config.learn_variance, config.learn_backward, config.has_flow, config.amp,
+        )  # fmt: skip
+
+
+def optimiser(config: Config, policy: Policy) -> torch.optim.Adam:
+    """Adam with a rate each for the kernels, log Z and the flow."""
+    groups = [(policy.kernels(), config.lr), (policy.normaliser(), config.lr_log_z)]
+    groups += [(policy.flows(), config.lr_flow)] if config.has_flow else []
+    return torch.optim.Adam(
+        [{"params": p, "lr": lr, "initial_lr": lr} for p, lr in groups], fused=True
+    )
+
+
+def buffers(config: Config, target: Target, device: torch.device) -> dict[str, ReplayBuffer]:
+    """What is remembered: samples of the policy, and what a search found, by the names of these."""
+    names = []
+    if config.ls_every or (config.replay_ratio and not config.prefill):
+        names.append("policy")
+    if config.ls_every or config.prefill:
+        names.append("search")
+    return {
+        name: ReplayBuffer(
+            config.replay_capacity, target.dim, target.condition_dim, config.replay_priority,
+            rank_weight=config.rank_weight, temper_ess=config.replay_ess, device=device,
+        )
+        for name in names
+    }  # fmt: skip
+
+
+def probe(target: Target, config: Config, process, device: torch.device) -> None:
+    """Refuse an energy or settings that could not be trained.
+
+    Raises:
+        ValueError: if the energy is NaN near the origin, has no gradient where one is needed, or
+            takes a condition that the settings do not allow for.
+    """
+    generator = torch.Generator(device).manual_seed(0)
+    std = process.end_variance() ** 0.5
+    x = std * torch.randn((8, target.dim), generator=generator, device=device)
+    extra = ()
+    if target.condition_dim:
+        if target.sample_condition is None:
+            raise ValueError(f"target '{target.name}' needs conditions to train on")
+        if config.objective == "vargrad" and (config.repeats or 1) < 2:
+            raise ValueError(
+                f"repeats={config.repeats} with objective='vargrad' and conditions: a variance "
+                "needs at least 2 trajectories per condition"
+            )
+        if config.prefill:
+            raise ValueError(f"prefill={config.prefill} is for targets with no condition")
+        extra = (target.sample_condition(8, generator).to(device),)
+    with torch.no_grad():
+        log_reward = target.log_reward(x, *extra)
+    if log_reward.isnan().any():
+        raise ValueError(
+            f"energy of target '{target.name}' is NaN at {int(log_reward.isnan().sum())} of 8 "
+            f"points drawn from N(0, {std**2:g} I)"
+        )
+    if config.langevin or config.ls_every or config.prefill:
+        target.score(x, *extra)  # raises if it has no gradient

@@ -1,0 +1,86 @@
+"""Targets made of others: tempered, and weighted sums of energies for several objectives."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from .energy import Target, as_target, check_condition
+
+__all__ = ["tempered", "weighted_sum"]
+
+
+class _WeightedSum(Target):
+    def __init__(self, targets: list[Target], weights: list[float], name: str):
+        self.parts, self.weights, self.name = targets, weights, name
+        self.dim = targets[0].dim
+        self.condition_dim = max(part.condition_dim for part in targets)
+
+    def _evaluate(self, method: str, x: Tensor, condition: Tensor | None) -> list:
+        check_condition(self, x, condition)
+        given = [condition if part.condition_dim else None for part in self.parts]
+        return [getattr(part, method)(x, c) for part, c in zip(self.parts, given, strict=True)]
+
+    def log_reward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """sum_i weight_i log R_i(x; c): (B, d), (B, c) -> (B,)."""
+        return self._add(self._evaluate("log_reward", x, condition))
+
+    def log_reward_and_score(
+        self, x: Tensor, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The weighted sums of log R_i (B,) and of their gradients (B, d), each as its part can."""
+        values = self._evaluate("log_reward_and_score", x, condition)
+        return tuple(self._add(parts) for parts in zip(*values, strict=True))
+
+    def _add(self, values: Sequence[Tensor]) -> Tensor:
+        return sum(w * value for w, value in zip(self.weights, values, strict=True))
+
+    @property
+    def sample_condition(self) -> Callable[..., Tensor] | None:
+        """That of the first part that has one, or None."""
+        draws = [part.sample_condition for part in self.parts]
+        return next((draw for draw in draws if draw is not None), None)
+
+
+def tempered(target: Target, temperature: float) -> Target:
+    """The target R(x)^(1 / temperature): flatter above temperature 1, sharper below.
+
+    Nothing but its conditions is known about it, unless the temperature is 1.
+
+    Raises:
+        ValueError: if `temperature` is not positive and finite.
+    """
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature={temperature} must be positive and finite")
+    target = as_target(target)
+    if temperature == 1:
+        return target
+    return _WeightedSum([target], [1 / temperature], f"{target.name} at T={temperature:g}")
+
+
+def weighted_sum(targets: Sequence[Target], weights: Sequence[float]) -> Target:
+    """The target with energy sum_i weight_i E_i(x, c): several objectives at once.
+
+    A part of weight 0 is left out. Conditional parts share the condition, others ignore it.
+
+    Raises:
+        ValueError: if the targets differ in dimension or condition, or the weights are not one
+            for each, finite, at least 0, and one of them positive.
+    """
+    targets, weights = [as_target(target) for target in targets], [float(w) for w in weights]
+    fit = len(weights) == len(targets) and all(0 <= w < math.inf for w in weights) and any(weights)
+    if not fit:
+        raise ValueError(
+            f"weights={weights} must be one for each of {len(targets)} targets, finite, at least 0 "
+            "and not all 0"
+        )
+    kept = [(target, w) for target, w in zip(targets, weights, strict=True) if w]
+    targets, weights = [target for target, _ in kept], [w for _, w in kept]
+    dims = {target.dim for target in targets}
+    condition_dims = {target.condition_dim for target in targets} - {0}
+    for name, values in {"dim": dims, "condition_dim": condition_dims}.items():
+        if len(values) > 1:
+            raise ValueError(f"targets must have the same {name}, got {sorted(values)}")
+    if weights == [1.0]:
+        return targets[0]
+    return _WeightedSum(targets, weights, " + ".join(f"{w:g} {t.name}" for t, w in kept))

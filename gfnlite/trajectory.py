@@ -1,0 +1,107 @@
+"""Trajectory: the record of a batch that every objective and every metric is a function of."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .process import Steps
+
+__all__ = ["Trajectory", "importance_resample"]
+
+
+@dataclass
+class Trajectory:
+    """A batch of B trajectories on one time grid; its log-densities are relative to the reference.
+
+    Attributes:
+        process: the reference process, `PinnedBrownian` or `VariancePreserving`.
+        steps: the time grid with the process's coefficients on it.
+        x: states (T + 1, B, d); `x[-1]` are the samples.
+        log_reward: log R(x_1) (B,).
+        log_terminal: log R(x_1) - log of the reference's density at x_1 (B,).
+        log_z: log Z_theta, () or per condition (B,).
+        ratio_pf, ratio_pb: log P_F and log P_B over the reference's kernels (T, B).
+        flow: log F_theta over the reference's density at the inner times (T - 1, B), or None.
+        score: of the target at x[:-1] (T, B, d), where the drift uses it, or None.
+        condition: (B, c) or None.
+        repeats: how many neighbours in the batch share a condition.
+        log_proposal: log-density of the noise that drew the trajectory over P_F's (B,): not 0 if
+            it explored.
+        energy_calls: points at which the energy was asked for.
+    """
+
+    process: object
+    steps: Steps
+    x: Tensor
+    log_reward: Tensor
+    log_terminal: Tensor
+    log_z: Tensor
+    ratio_pf: Tensor
+    ratio_pb: Tensor
+    flow: Tensor | None = None
+    score: Tensor | None = None
+    condition: Tensor | None = None
+    log_proposal: Tensor | float = 0.0
+    energy_calls: int = 0
+    repeats: int | None = None
+
+    @property
+    def t(self) -> Tensor:
+        """Times (T + 1,)."""
+        return self.steps.t
+
+    @property
+    def log_weight(self) -> Tensor:
+        """log w = log R(x_1) + sum log_pb - sum log_pf - log_p0 (B,); the reference cancels."""
+        return self.log_terminal + self.ratio_pb.sum(0) - self.ratio_pf.sum(0)
+
+    @property
+    def ratio_flow(self) -> Tensor:
+        """log F over the reference's density at all times (T + 1, B): log Z_theta, ..., log R."""
+        if self.flow is None:
+            raise ValueError("this objective needs a state flow: objective='db' or 'subtb'")
+        first = self.log_z.expand_as(self.log_reward)[None]
+        return torch.cat((first, self.flow, self.log_terminal[None]))
+
+    @property
+    def log_pf(self) -> Tensor:
+        """log P_F of each transition, without exploration noise (T, B)."""
+        moved = self.x[1:] - self.steps.a[:, None, None] * self.x[:-1]
+        return self.ratio_pf + _log_normal(moved, self.process.sigma2 * self.steps.h)
+
+    @property
+    def log_pb(self) -> Tensor:
+        """log P_B of each transition (T, B); the first of a pinned process is certain: 0."""
+        moved = self.x[:-1] - self.steps.b[:, None, None] * self.x[1:]
+        inner = _log_normal(moved, self.process.sigma2 * self.steps.g)
+        if self.process.pinned:
+            inner[0] = 0
+        return self.ratio_pb + inner
+
+    @property
+    def log_p0(self) -> Tensor:
+        """Log-density of the start (B,): 0 when it is pinned."""
+        return self.process.log_marginal(self.x[:1], self.t[:1])[0]
+
+    @property
+    def log_flow(self) -> Tensor:
+        """log F_theta(x, t) (T + 1, B); at the start log Z_theta + log_p0, at the end log R."""
+        return self.ratio_flow + self.process.log_marginal(self.x, self.t)
+
+
+def _log_normal(x: Tensor, variance: Tensor) -> Tensor:
+    scale = variance.sqrt()[:, None, None]
+    return torch.distributions.Normal(0.0, scale, validate_args=False).log_prob(x).sum(-1)
+
+
+def importance_resample(
+    x: Tensor, log_weight: Tensor, n: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """n of the points x (B, d), drawn in proportion to their weights w (systematic): (n, d)."""
+    cumulative = (log_weight.double() - log_weight.max()).exp().cumsum(0)
+    start = torch.rand(1, generator=generator, device=x.device, dtype=torch.float64)
+    places = (torch.arange(n, device=x.device) + start) / n * cumulative[-1]
+    chosen = torch.searchsorted(cumulative, places).clamp_(max=len(x) - 1)
+    order = torch.randperm(n, generator=generator, device=x.device)  # copies not side by side
+    return x[chosen[order]]

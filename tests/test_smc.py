@@ -1,0 +1,128 @@
+"""Annealed SMC: log Z, moments and mode weights that are known, and what happens when it fails."""
+
+import math
+
+import pytest
+import torch
+
+import gfnlite as gl
+from gfnlite import train
+from gfnlite.smc import annealed_smc
+
+
+def run(target, n=2000, scale=3.0, seed=0, **options):
+    return annealed_smc(target, n, scale, generator=torch.Generator().manual_seed(seed), **options)
+
+
+def finds(log_z, mean, std, target, n=4000):
+    """Whether the particles of a target have this log Z, mean and standard deviation.
+
+    Resampling leaves fewer independent particles than n: at this setting a quarter at least
+    (measured from the spread of the means of 40 runs), so 4 standard errors are taken of n / 4.
+    """
+    found = run(target, n)
+    error = 4 / math.sqrt(n / 4)
+    return (
+        abs(found.log_z - log_z) < error
+        and bool(((found.x.mean(0) - mean).abs() < error * std).all())
+        and bool(((found.x.std(0) / std - 1).abs() < error / math.sqrt(2)).all())
+    )
+
+
+def test_a_gaussian_is_found_with_its_normaliser():
+    mean, std = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 1.5])
+    target = gl.Gaussian(mean.tolist(), std.tolist(), log_z=2.5)
+    assert finds(2.5, mean, std, target)
+    # The twins: another normaliser, another place, another width.
+    assert not finds(2.7, mean, std, target)
+    assert not finds(2.5, mean + 0.1, std, target)
+    assert not finds(2.5, mean, 1.15 * std, target)
+
+
+def test_the_estimate_of_z_is_unbiased():
+    target, runs = gl.Gaussian([1.0], 0.5, log_z=1.0), 60
+    ratios = torch.tensor([math.exp(run(target, 64, seed=s).log_z - 1) for s in range(runs)])
+    error = 4 * ratios.std().item() / math.sqrt(runs)
+    assert error < 0.25
+    assert ratios.mean().item() == pytest.approx(1, abs=error)
+
+
+@pytest.mark.parametrize("target, scale, tolerance", [
+    (gl.gmm25, math.sqrt(20), 0.35), (gl.ManyWell(8), 1.0, 0.25), (gl.gmm9, 3.0, 0.2),
+], ids=["25gmm", "manywell8", "9gmm"])  # fmt: skip
+def test_modes_get_their_mass(target, scale, tolerance):
+    found = run(target, 10_000, scale)
+    share = target.modes_of(found.x).mean(0) / target.mode_mass
+    assert (share - 1).abs().max() < tolerance
+    assert found.log_z == pytest.approx(target.log_z, abs=0.15)
+    torch.testing.assert_close(found.log_reward, target.log_reward(found.x))
+    torch.testing.assert_close(found.score, target.score(found.x))
+
+
+def test_calls_are_counted_and_seeds_repeat():
+    calls = []
+
+    def energy(x):
+        calls.append(len(x))
+        return 0.5 * x.square().sum(-1)
+
+    target = gl.targets.as_target(energy, 2)
+    first = run(target, 100)
+    assert first.energy_calls == sum(calls)
+    again, other = run(target, 100), run(target, 100, seed=1)
+    assert torch.equal(first.x, again.x) and first.log_z == again.log_z
+    assert not torch.equal(first.x, other.x)
+
+
+def test_a_condition_reaches_the_energy():
+    target = gl.targets.as_target(lambda x, c: 0.5 * (x - c).square().sum(-1), 2, condition_dim=2)
+    found = run(target, condition=torch.tensor([2.0, -1.0]))
+    assert (found.x.mean(0) - torch.tensor([2.0, -1.0])).abs().max() < 0.2
+    assert found.log_z == pytest.approx(math.log(2 * math.pi), abs=0.15)
+
+
+def test_what_is_not_finite_counts_as_nothing():
+    def box(x):  # a Gaussian cut at |x_1| = 1; half of its starts lie outside
+        return torch.where(x[:, 0].abs() > 1, torch.inf, 0.5 * x.square().sum(-1))
+
+    found = run(gl.targets.as_target(box, 2), 4000)
+    inside = math.erf(1 / math.sqrt(2))
+    assert found.x[:, 0].abs().max() <= 1
+    assert found.log_z == pytest.approx(math.log(2 * math.pi * inside), abs=0.15)
+    nowhere = gl.targets.as_target(lambda x: x.square().sum(-1) + torch.inf, 2)
+    assert run(nowhere, 100).log_z == -math.inf
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"n": 1}, "n=1 must be"), ({"moves": 0}, "moves=0 must be"), ({"keep": 1.0}, "keep=1.0"),
+    ({"scale": -1.0}, "scale=-1.0"), ({"levels": 2.5}, "levels=2.5"),
+])  # fmt: skip
+def test_bad_settings(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(gl.gmm9, **options)
+
+
+def test_prefill_is_what_training_replays():
+    sampler = gl.GFNDiffusion(
+        gl.gmm9, iterations=5, batch_size=32, steps=5, replay_ratio=1.0, prefill=500,
+        replay_objective="mle",
+    ).fit(progress=False)  # fmt: skip
+    kept = sampler.replayed.sample(300, torch.Generator().manual_seed(0))
+    assert len(sampler.replayed) == 500 and list(sampler.buffers) == ["search"]
+    torch.testing.assert_close(kept.log_reward, gl.gmm9.log_reward(kept.x))
+    assert sampler.log_z_learned is None  # nothing has taught it
+    with_search = gl.GFNDiffusion(
+        gl.gmm9, iterations=5, batch_size=32, steps=5, replay_ratio=0.5, prefill=500,
+        ls_every=2, ls_steps=4, ls_burn_in=2,
+    ).fit(progress=False)  # fmt: skip
+    assert len(with_search.replayed) == 500 + 3 * 2 * 32
+
+
+def test_a_search_that_does_not_arrive_is_said(monkeypatch):
+    def far(x):
+        return torch.where(x[:, 0] < 3, 1e30 * torch.ones_like(x[:, 0]), x.square().sum(-1))
+
+    monkeypatch.setattr(train, "annealed_smc", lambda *a, **k: run(gl.gmm9, 50, levels=1))
+    sampler = gl.GFNDiffusion(far, dim=2, replay_ratio=0.5, prefill=50)
+    with pytest.raises(FloatingPointError, match="prefill=50: annealed SMC did not arrive"):
+        sampler.fit(progress=False)
