@@ -24,7 +24,9 @@ class Config:
     """
 
     # what is optimised
-    objective: str = _setting("tb", "loss", choices=("tb", "vargrad", "db", "subtb", "reverse_kl"))
+    objective: str = _setting(
+        "tb", "loss of a trajectory", choices=("tb", "vargrad", "db", "subtb", "reverse_kl")
+    )
     subtb_lambda: float = _setting(2.0, "weight of a part by its length, for subtb", above=0)
     forward_looking: bool = _setting(False, "state flows start from partial energies (db, subtb)")
     repeats: int | None = _setting(

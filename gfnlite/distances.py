@@ -111,7 +111,11 @@ def mmd(x: Tensor, y: Tensor, bandwidth: float | None = None) -> float:
 
 
 def w2_floor(target: Target, n: int, repeats: int = 3, seed: int = 0) -> float:
-    """Mean W2 between two exact samples of size n: what a perfect sampler would score."""
+    """Mean W2 between two exact samples of size n: what a perfect sampler would score.
+
+    Raises:
+        ValueError: if the target has no exact samples; so do the other floors.
+    """
     return _floor(w2, _mean, target, n, repeats, seed)
 
 
@@ -156,6 +160,8 @@ def _floor(
 ) -> float:
     generator = torch.Generator().manual_seed(seed)
     exact = target.to("cpu").sample
+    if exact is None or target.condition_dim:
+        raise ValueError(f"target '{target.name}' has no exact samples to measure a floor with")
     pairs = [(exact(n, generator), exact(n, generator)) for _ in range(repeats)]
     # Every sampler holds its own copy of the target, so what is remembered goes by the samples.
     digest = hashlib.sha256(pairs[0][0].numpy().tobytes()).hexdigest()

@@ -47,7 +47,10 @@ class Run:
     @property
     def name(self) -> str:
         """`<task>-<method>-<profile>-<hash of the settings>`; seeds share the folder."""
-        settings = json.dumps(dataclasses.asdict(self.config), sort_keys=True)
+        # What is as everywhere else stays out, so that a new setting renames no finished run.
+        usual = dataclasses.asdict(gl.Config())
+        chosen = {k: v for k, v in dataclasses.asdict(self.config).items() if v != usual[k]}
+        settings = json.dumps(chosen, sort_keys=True)
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
         return f"{self.task}-{self.method}-{self.profile}-{digest}"
 

@@ -155,3 +155,15 @@ def test_floors_are_remembered_for_equal_targets_and_not_across_targets(monkeypa
     assert w2_floor(gl.gmm9.to("cpu"), 100) == first
     with pytest.raises(AssertionError, match="computed again"):
         w2_floor(gl.gmm25, 100)
+
+
+@pytest.mark.parametrize(
+    "floor", [distances.w2_floor, distances.sinkhorn_floor, distances.mmd_floor]
+)
+def test_a_floor_needs_exact_samples(floor):
+    with pytest.raises(ValueError, match="target 'bowl' has no exact samples"):
+        floor(gl.targets.as_target(bowl, 2), 100)
+
+
+def bowl(x):
+    return x.square().sum(-1)

@@ -102,6 +102,8 @@ def test_the_folder_depends_on_settings_and_on_nothing_else(house):
     other = runs(overrides={"steps": 51, "lr": 1})[0]
     assert one.name == same.name != other.name
     assert runs()[0].name != one.name
+    # A setting that is as it always is, such as one that did not exist before, renames nothing.
+    assert runs(overrides={"steps": 50, "lr": 1, "hidden": gl.Config().hidden})[0].name == one.name
     assert len({run.name for profile in gl.PROFILES for run in runs(profile)}) == 6
 
 
