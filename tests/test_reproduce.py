@@ -1,5 +1,6 @@
 """reproduce: checks before anything runs, runs that survive, tables that say what they know."""
 
+import dataclasses
 import json
 import math
 import os
@@ -103,7 +104,9 @@ def test_the_folder_depends_on_settings_and_on_nothing_else(house):
     assert one.name == same.name != other.name
     assert runs()[0].name != one.name
     # A setting that is as it always is, such as one that did not exist before, renames nothing.
-    assert runs(overrides={"steps": 50, "lr": 1, "hidden": gl.Config().hidden})[0].name == one.name
+    usual = {"hidden": gl.Config().hidden}
+    assert dataclasses.replace(one, overrides=one.overrides | usual).name == one.name
+    assert dataclasses.replace(one, overrides=one.overrides | {"hidden": 8}).name != one.name
     assert len({run.name for profile in gl.PROFILES for run in runs(profile)}) == 6
 
 
