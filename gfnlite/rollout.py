@@ -121,14 +121,15 @@ def backward_rollout(
     context = policy.context(policy.forward_net, steps.t[:-1], steps.h, condition)
     moved = x[1:] - steps.a[:, None, None] * x[:-1]
     ratios = []
-    for where in _chunks(steps):
-        scores = None if score is None else score[where]
-        kernel = policy.forward_kernel(x[:-1][where], context.at(where), scores)
-        ratios.append(log_ratio(moved[where], steps.h[where], sigma2, *kernel))
-    return _trajectory(
-        policy, process, target, steps, x, torch.cat(ratios), score, condition, forward_looking,
-        log_reward=log_reward,
-    )  # fmt: skip
+    with large_matmuls():
+        for where in _chunks(steps):
+            scores = None if score is None else score[where]
+            kernel = policy.forward_kernel(x[:-1][where], context.at(where), scores)
+            ratios.append(log_ratio(moved[where], steps.h[where], sigma2, *kernel))
+        return _trajectory(
+            policy, process, target, steps, x, torch.cat(ratios), score, condition,
+            forward_looking, log_reward=log_reward,
+        )  # fmt: skip
 
 
 def _trajectory(
