@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .energy import LOG_2PI, ClosedForm
+from .energy import LOG_2PI, ClosedForm, is_count
 
 __all__ = ["LogGaussianCox", "LogisticRegression", "breast_cancer", "finnish_pines"]
 
@@ -29,15 +29,22 @@ class LogGaussianCox(ClosedForm):
         grid: m, positive.
         whitened: take z with x = mu + L z, K = L L^T, as the variable: R(z) = R(x) |L| has the same
             normaliser and the prior N(0, I).
+
+    Raises:
+        ValueError: if `points` are none, or not (N, 2) in the unit square, or `grid` is no count.
     """
 
     def __init__(self, points: Tensor | None = None, grid: int = 40, whitened: bool = False):
         known = points is None and grid == 40
         points = finnish_pines() if points is None else torch.as_tensor(points)
-        if points.ndim != 2 or points.shape[1] != 2 or not ((points >= 0) & (points <= 1)).all():
-            raise ValueError(f"points must be (N, 2) in [0, 1]^2, got {tuple(points.shape)}")
-        if isinstance(grid, bool) or not isinstance(grid, int) or grid < 1:
+        fits = points.ndim == 2 and points.shape[1] == 2 and len(points) > 0
+        if not (fits and ((points >= 0) & (points <= 1)).all()):
+            raise ValueError(
+                f"points must be (N, 2) in [0, 1]^2, N at least 1, got {tuple(points.shape)}"
+            )
+        if not is_count(grid):
             raise ValueError(f"grid={grid!r} must be a positive integer")
+        grid = int(grid)
         self.dim, self.whitened = grid**2, whitened
         if known:
             self.name = "lgcp_whitened" if whitened else "lgcp"
@@ -86,6 +93,10 @@ class LogisticRegression(ClosedForm):
         labels: (N,), of 0 and 1.
         variance: v of the prior, positive.
         name: the target's name.
+
+    Raises:
+        ValueError: if the shapes do not fit, a feature is constant or not finite, a label is other
+            than 0 or 1, or `variance` is not positive and finite.
     """
 
     def __init__(
@@ -100,13 +111,15 @@ class LogisticRegression(ClosedForm):
             )
         if not ((labels == 0) | (labels == 1)).all():
             raise ValueError(f"labels must be 0 or 1, got {labels.unique().tolist()}")
-        if not variance > 0:
-            raise ValueError(f"variance={variance} must be positive")
+        if not 0 < variance < math.inf:
+            raise ValueError(f"variance={variance} must be positive and finite")
+        if not x.isfinite().all():
+            raise ValueError(f"features must be finite, got {int((~x.isfinite()).sum())} not so")
         spread = x.std(0, correction=0)
         if not (spread > 0).all():
             raise ValueError(f"features must vary, got a constant one: {spread.argmin().item()}")
         x = torch.cat((torch.ones_like(x[:, :1]), (x - x.mean(0)) / spread), 1)
-        self.signed = ((2 * labels - 1)[:, None] * x).float()  # y_i x_i, all that R depends on
+        self.signed = ((2.0 * labels - 1)[:, None] * x).float()  # y_i x_i, all that R depends on
         self.dim, self.variance, self.name = x.shape[1], float(variance), name
         self.log_norm = -0.5 * self.dim * (LOG_2PI + math.log(variance))
 

@@ -1,14 +1,48 @@
 """From a config to the parts of a sampler, and a look at the energy before anything is trained."""
 
+import warnings
+from numbers import Integral
+
 import torch
 
 from .config import Config
 from .nets import Policy
 from .process import PinnedBrownian, VariancePreserving
 from .replay import ReplayBuffer
-from .targets import Target
+from .targets import Target, check_target
 
-__all__ = ["buffers", "optimiser", "policy", "probe", "process"]
+__all__ = ["buffers", "device", "generators", "optimiser", "policy", "probe", "process"]
+
+
+def device(name: torch.device | str | None) -> torch.device:
+    """The device of that name, or the best there is.
+
+    Raises:
+        ValueError: if there is none of that name here.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros((), device=name).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f"device={name!r} is not available here; 'cpu' always is") from error
+
+
+def generators(seed: int, device: torch.device) -> dict[str, torch.Generator]:
+    """Random streams of training, of its grids (made on the CPU) and of the user's samples.
+
+    They are three, so that drawing samples never changes the training that follows.
+
+    Raises:
+        ValueError: for a seed that is not allowed.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed!r} must be an integer from 0 to 2**32 - 1")
+    return {
+        "train": torch.Generator(device).manual_seed(int(seed)),
+        "grid": torch.Generator().manual_seed(int(seed)),
+        "sample": torch.Generator(device).manual_seed(int(seed) + 2**32),
+    }
 
 
 def process(config: Config) -> PinnedBrownian | VariancePreserving:
@@ -53,12 +87,13 @@ def buffers(config: Config, target: Target, device: torch.device) -> dict[str, R
     }  # fmt: skip
 
 
-def probe(target: Target, config: Config, process, device: torch.device) -> None:
-    """Refuse an energy or settings that could not be trained.
+def probe(target: Target, config: Config, process, device: torch.device) -> list[float]:
+    """Refuse an energy or settings that could not be trained; log R at eight points if all is well.
 
     Raises:
         ValueError: if the energy is NaN near the origin, has no gradient where one is needed, or
             takes a condition that the settings do not allow for.
+        TypeError: if it cannot be called with a state, or with a state and a condition.
     """
     generator = torch.Generator(device).manual_seed(0)
     std = process.end_variance() ** 0.5
@@ -72,11 +107,24 @@ def probe(target: Target, config: Config, process, device: torch.device) -> None
                 f"repeats={config.repeats} with objective='vargrad' and conditions: a variance "
                 "needs at least 2 trajectories per condition"
             )
+        if config.replay_ratio and (config.replay_objective or config.objective) == "vargrad":
+            raise ValueError(
+                "objective='vargrad' with replay and conditions: replayed trajectories of one "
+                "condition share their end, so that its energy cancels; set replay_objective to "
+                "tb or mle"
+            )
         if config.prefill:
             raise ValueError(f"prefill={config.prefill} is for targets with no condition")
         extra = (target.sample_condition(8, generator).to(device),)
-    with torch.no_grad():
-        log_reward = target.log_reward(x, *extra)
+    try:
+        with torch.no_grad():
+            log_reward = target.log_reward(x, *extra)
+    except TypeError as error:
+        how = "(x, condition)" if extra else "(x); one with a condition needs conditions=..."
+        raise TypeError(
+            f"energy of target '{target.name}' cannot be called with {how} [{error}]"
+        ) from error
+    check_target(target, x, *extra)
     if log_reward.isnan().any():
         raise ValueError(
             f"energy of target '{target.name}' is NaN at {int(log_reward.isnan().sum())} of 8 "
@@ -84,3 +132,14 @@ def probe(target: Target, config: Config, process, device: torch.device) -> None
         )
     if config.langevin or config.ls_every or config.prefill:
         target.score(x, *extra)  # raises if it has no gradient
+    if target.sample is not None and not extra:
+        reached = 4 * (std**2 + config.exploration) ** 0.5
+        furthest = target.sample(1000, generator).abs().quantile(0.99).item()
+        if furthest > reached:
+            warnings.warn(
+                f"samples of '{target.name}' reach to {furthest:.3g}, training to about "
+                f"{reached:.3g}: modes may never be found; gl.suggest_scale proposes sigma2 and "
+                "exploration",
+                stacklevel=3,
+            )
+    return log_reward.tolist()

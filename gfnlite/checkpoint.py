@@ -7,32 +7,37 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from . import build
 from .config import Config
 from .files import write_bytes
 
 if TYPE_CHECKING:
     from .sampler import GFNDiffusion
 
-__all__ = ["read", "restore", "state_of", "write"]
+__all__ = ["check", "read", "restore", "state_of", "write"]
 
 FORMAT = 2
+COUNTS = ("iteration", "planned", "energy_calls", "seconds")
 IDENTITY = ("target", "dim", "condition_dim", "seed")  # beside the config
 
 
 def state_of(sampler: "GFNDiffusion") -> dict:
     """Weights, optimiser, buffers, all random states and the history."""
-    return _identity(sampler) | {
-        "format": FORMAT,
-        "config": sampler.config,
-        "policy": sampler.policy.state_dict(),
-        "optimiser": sampler.optimiser.state_dict(),
-        "buffers": {name: buffer.state_dict() for name, buffer in sampler.buffers.items()},
-        "generators": {name: g.get_state() for name, g in sampler.generators.items()},
-        "iteration": sampler.iteration,
-        "energy_calls": sampler.energy_calls,
-        "seconds": sampler.seconds,
-        "history": sampler.history,
-    }
+    return (
+        _identity(sampler)
+        | {
+            "format": FORMAT,
+            "config": sampler.config,
+            "policy": sampler.policy.state_dict(),
+            "optimiser": sampler.optimiser.state_dict(),
+            "buffers": {name: buffer.state_dict() for name, buffer in sampler.buffers.items()},
+            "generators": {name: g.get_state() for name, g in sampler.generators.items()},
+            "device": sampler.device.type,
+            "fingerprint": sampler.fingerprint,
+            "history": list(sampler.history),
+        }
+        | {name: getattr(sampler, name) for name in COUNTS}
+    )
 
 
 def write(sampler: "GFNDiffusion", path: str | Path) -> None:
@@ -57,32 +62,61 @@ def read(path: str | Path) -> dict:
         raise ValueError(f"{path} is not a whole gfnlite checkpoint") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is not a gfnlite checkpoint of format {FORMAT}")
-    state["config"] = Config(**state["config"])
-    return state
+    try:
+        return state | {"config": Config(**state["config"])}
+    except Exception as error:
+        raise ValueError(f"{path} is not a whole gfnlite checkpoint: its config") from error
 
 
-def restore(sampler: "GFNDiffusion", state: dict, path: str | Path, moved: bool = False) -> None:
-    """Put a state that `read` returned into a sampler of the same target, seed and settings.
-
-    `moved` from another device, it keeps its own random streams but the grids'.
+def check(sampler: "GFNDiffusion", state: dict, path: str | Path, seed: int | None = None) -> None:
+    """Refuse a state of another target, seed or settings than this sampler's.
 
     Raises:
         ValueError: if it belongs to another one.
     """
     mine = _identity(sampler) | dataclasses.asdict(sampler.config)
-    theirs = {key: state[key] for key in IDENTITY} | dataclasses.asdict(state["config"])
+    mine["seed"] = sampler.seed if seed is None else seed
+    theirs = {key: state.get(key) for key in IDENTITY} | dataclasses.asdict(state["config"])
     for key, value in mine.items():
         if theirs[key] != value:
             raise ValueError(f"checkpoint {path} has {key}={theirs[key]!r}, this sampler {value!r}")
-    sampler.policy.load_state_dict(state["policy"])
-    sampler.optimiser.load_state_dict(state["optimiser"])
-    for name, buffer in sampler.buffers.items():
-        buffer.load_state_dict(state["buffers"][name])
-    for name, generator in sampler.generators.items():
-        if name == "grid" or not moved:
-            generator.set_state(state["generators"][name])
-    sampler.iteration, sampler.energy_calls = state["iteration"], state["energy_calls"]
-    sampler.seconds, sampler.history = state["seconds"], list(state["history"])
+    here, there = (torch.tensor(s) for s in (sampler.fingerprint, state.get("fingerprint", [])))
+    if here.shape != there.shape or not here.allclose(there, rtol=1e-3, atol=1e-3, equal_nan=True):
+        raise ValueError(
+            f"checkpoint {path} was trained on another energy than this '{sampler.target.name}': "
+            "they differ at the same points"
+        )
+
+
+def restore(sampler: "GFNDiffusion", state: dict, path: str | Path) -> None:
+    """Put a state that `read` returned into a sampler: all of it, or after an error nothing.
+
+    From another kind of device, the sampler keeps its own random streams but the grids'.
+
+    Raises:
+        ValueError: if the state belongs to another sampler, or lacks a part.
+    """
+    check(sampler, state, path)
+    config, target, device = sampler.config, sampler.target, sampler.device
+    try:
+        policy = build.policy(config, target, sampler.seed).to(device)
+        policy.load_state_dict(state["policy"])
+        optimiser = build.optimiser(config, policy)
+        optimiser.load_state_dict(state["optimiser"])
+        buffers = build.buffers(config, target, device)
+        for name, buffer in buffers.items():
+            buffer.load_state_dict(state["buffers"][name])
+        generators = build.generators(sampler.seed, device)
+        for name, generator in generators.items():
+            if name == "grid" or state["device"] == device.type:
+                generator.set_state(state["generators"][name])
+        counts = {name: state[name] for name in COUNTS} | {"history": list(state["history"])}
+    except Exception as error:
+        raise ValueError(
+            f"checkpoint {path} is damaged: {type(error).__name__} in one of its parts"
+        ) from error
+    parts = {"policy": policy, "optimiser": optimiser, "buffers": buffers, "generators": generators}
+    vars(sampler).update(parts | counts)
 
 
 def _identity(sampler: "GFNDiffusion") -> dict:

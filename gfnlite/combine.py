@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from .energy import Target, as_target, check_condition
+from .callables import as_target
+from .energy import Target, check_condition
 
 __all__ = ["tempered", "weighted_sum"]
 
@@ -18,8 +19,8 @@ class _WeightedSum(Target):
 
     def _evaluate(self, method: str, x: Tensor, condition: Tensor | None) -> list:
         check_condition(self, x, condition)
-        given = [condition if part.condition_dim else None for part in self.parts]
-        return [getattr(part, method)(x, c) for part, c in zip(self.parts, given, strict=True)]
+        given = [(condition,) if part.condition_dim else () for part in self.parts]
+        return [getattr(part, method)(x, *c) for part, c in zip(self.parts, given, strict=True)]
 
     def log_reward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """sum_i weight_i log R_i(x; c): (B, d), (B, c) -> (B,)."""
@@ -42,32 +43,40 @@ class _WeightedSum(Target):
         return next((draw for draw in draws if draw is not None), None)
 
 
-def tempered(target: Target, temperature: float) -> Target:
+def tempered(
+    target: Target | Callable[..., Tensor], temperature: float, dim: int | None = None
+) -> Target:
     """The target R(x)^(1 / temperature): flatter above temperature 1, sharper below.
 
-    Nothing but its conditions is known about it, unless the temperature is 1.
+    Nothing but its conditions is known about it, unless the temperature is 1. A callable E(x) needs
+    `dim`.
 
     Raises:
-        ValueError: if `temperature` is not positive and finite.
+        ValueError: if `temperature` is not positive and finite, or `dim` does not fit.
     """
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature={temperature} must be positive and finite")
-    target = as_target(target)
+    target = as_target(target, dim)
     if temperature == 1:
         return target
     return _WeightedSum([target], [1 / temperature], f"{target.name} at T={temperature:g}")
 
 
-def weighted_sum(targets: Sequence[Target], weights: Sequence[float]) -> Target:
+def weighted_sum(
+    targets: Sequence[Target | Callable[..., Tensor]],
+    weights: Sequence[float],
+    dim: int | None = None,
+) -> Target:
     """The target with energy sum_i weight_i E_i(x, c): several objectives at once.
 
     A part of weight 0 is left out. Conditional parts share the condition, others ignore it.
+    Callables E(x) among them need `dim`.
 
     Raises:
         ValueError: if the targets differ in dimension or condition, or the weights are not one
             for each, finite, at least 0, and one of them positive.
     """
-    targets, weights = [as_target(target) for target in targets], [float(w) for w in weights]
+    targets, weights = [as_target(target, dim) for target in targets], [float(w) for w in weights]
     fit = len(weights) == len(targets) and all(0 <= w < math.inf for w in weights) and any(weights)
     if not fit:
         raise ValueError(

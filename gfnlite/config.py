@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 import types
 import typing
 from dataclasses import dataclass
@@ -30,12 +31,14 @@ class Config:
     subtb_lambda: float = _setting(2.0, "weight of a part by its length, for subtb", above=0)
     forward_looking: bool = _setting(False, "state flows start from partial energies (db, subtb)")
     repeats: int | None = _setting(
-        None, "trajectories per condition in a batch; None: as many as there are", low=1
+        None, "trajectories per condition in a batch, if there are conditions; None: 1", low=1
     )
     # the process and its kernels
     process: str = _setting("pinned", "reference process", choices=("pinned", "vp"))
     schedule: str = _setting("linear", "noise schedule of vp", choices=("linear", "cosine"))
-    sigma2: float = _setting(1.0, "variance of the reference process per unit time", above=0)
+    sigma2: float = _setting(
+        1.0, "variance of the reference process per unit time", above=0, low=1e-12, high=1e12
+    )
     steps: int = _setting(100, "transitions T of a trajectory", low=1, high=10_000)
     grid: str = _setting("uniform", "times of the transitions", choices=("uniform", "cosine"))
     coarse_steps: int | None = _setting(
@@ -47,22 +50,25 @@ class Config:
     langevin: bool = _setting(False, "the drift has a learned multiple of the score (LP)")
     learn_variance: bool = _setting(False, "P_F's variance is learned")
     learn_backward: bool = _setting(False, "P_B's mean and variance are learned")
-    hidden: int = _setting(64, "width of the networks", low=1)
-    layers: int = _setting(2, "joint hidden layers of the networks", low=1)
+    hidden: int = _setting(64, "width of the networks", low=1, high=65_536)
+    layers: int = _setting(2, "joint hidden layers of the networks", low=1, high=100)
     # training
-    batch_size: int = _setting(300, "trajectories B in a training batch", low=1)
+    batch_size: int = _setting(300, "trajectories B in a training batch", low=1, high=10**7)
     iterations: int = _setting(4000, "training steps", low=1)
     exploration: float = _setting(
-        0.0, "variance per unit time added to the sampling noise at the start of training", low=0
+        0.0,
+        "variance per unit time (pinned; vp: of its own) added to the noise at first",
+        low=0,
+        high=1e12,
     )
     exploration_decay: float = _setting(
         0.5, "fraction of training in which its standard deviation falls linearly to 0",
         above=0, high=1,
     )  # fmt: skip
-    lr: float = _setting(3e-3, "Adam's learning rate of the kernels", above=0)
-    lr_log_z: float = _setting(0.1, "Adam's learning rate of log Z_theta", above=0)
+    lr: float = _setting(3e-3, "Adam's learning rate of the kernels", above=0, high=10)
+    lr_log_z: float = _setting(0.1, "Adam's learning rate of log Z_theta", above=0, high=1000)
     warm_log_z: bool = _setting(True, "log Z_theta starts at the first batch's mean log w, not 0")
-    lr_flow: float = _setting(1e-2, "Adam's learning rate of the state flow", above=0)
+    lr_flow: float = _setting(1e-2, "Adam's learning rate of the state flow", above=0, high=10)
     lr_decay: float = _setting(
         0.5, "last fraction of training in which the rates fall linearly to 0", low=0, high=1
     )
@@ -75,7 +81,7 @@ class Config:
     prefill: int | None = _setting(
         None, "replay this many particles of annealed SMC, found before training", low=2
     )
-    replay_capacity: int = _setting(600_000, "samples that each buffer holds", low=1)
+    replay_capacity: int = _setting(600_000, "samples that each buffer holds", low=1, high=10**9)
     replay_priority: str = _setting(
         "rank", "which samples are replayed", choices=("uniform", "rank", "reward", "weight")
     )
@@ -101,6 +107,14 @@ class Config:
         for wrong, message in self._conflicts():
             if wrong:
                 raise ValueError(message)
+
+    @property
+    def learns_log_z(self) -> bool:
+        """Whether any loss that is used has log Z_theta in it."""
+        used = {self.replay_objective or self.objective}
+        if self.replay_ratio < 1:
+            used.add(self.objective)
+        return used & {"tb", "db", "subtb"} != set()
 
     @property
     def has_flow(self) -> bool:
@@ -136,6 +150,11 @@ class Config:
                 f"replay_ratio={self.replay_ratio:g} needs prefill: nothing else would be replayed",
             ),
             (
+                self.replay_ratio == 1 and self.ls_every is not None,
+                f"ls_every={self.ls_every} with replay_ratio=1: nothing is generated for the "
+                "search to start from",
+            ),
+            (
                 self.ls_every is not None and self.ls_burn_in >= self.ls_steps,
                 f"ls_burn_in={self.ls_burn_in} must be below ls_steps={self.ls_steps}",
             ),
@@ -169,8 +188,9 @@ def _checked(field: dataclasses.Field, hint, value):
     kind = typing.get_args(hint)[0] if optional else hint
     if optional and value is None:
         return None
-    if kind is float and type(value) is int:
-        value = float(value)
+    number = {int: numbers.Integral, float: numbers.Real}.get(kind)  # NumPy's too, never a bool
+    if number and isinstance(value, number) and not isinstance(value, bool):
+        value = kind(value)
     if type(value) is not kind:
         hint_yaml = ""
         if kind is float and isinstance(value, str):
@@ -182,10 +202,10 @@ def _checked(field: dataclasses.Field, hint, value):
         raise ValueError(f"{label} must be finite")
     if rule["choices"] is not None and value not in rule["choices"]:
         raise ValueError(f"{label} is unknown; allowed: {', '.join(rule['choices'])}")
-    if rule["low"] is not None and value < rule["low"]:
-        raise ValueError(f"{label} must be at least {rule['low']}")
     if rule["above"] is not None and value <= rule["above"]:
         raise ValueError(f"{label} must be greater than {rule['above']}")
+    if rule["low"] is not None and value < rule["low"]:
+        raise ValueError(f"{label} must be at least {rule['low']}")
     if rule["high"] is not None and value > rule["high"]:
         raise ValueError(f"{label} must be at most {rule['high']}")
     return value

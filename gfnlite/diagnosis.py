@@ -4,7 +4,6 @@
 a `Finding` or None. Their order is that of causes: what comes first may explain what follows.
 """
 
-import html
 import math
 from dataclasses import dataclass, field
 from statistics import median
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from . import metrics
 from .config import Config
-from .smc import annealed_smc
+from .evaluation import Diagnosis, draw, given, has_score, integer, pilot
 from .targets import Target
 
 if TYPE_CHECKING:
@@ -56,6 +55,7 @@ class Evidence:
     eubo: float | None = None
     modes: list[Mode] = field(default_factory=list)  # if the target knows them
     exact: bool = True  # whether there are exact samples, or else what the pilot found
+    piloted: bool = True  # if not exact: whether there was a pilot, which needs a gradient
     unseen: float = 0.0  # fraction of them that outweighs every generated trajectory by MARGIN
     where: list[str] = field(default_factory=list)  # some of those, in words
 
@@ -166,62 +166,59 @@ def check_weights(e: Evidence) -> Finding | None:
     )
 
 
-CHECKS = (check_sigma, check_convergence, check_collapse, check_weights)
+def check_gap(e: Evidence) -> Finding | None:
+    """Whether ELBO or EUBO is far from importance-sampled (IS) log Z, and nothing else was found.
+
+    Another check may be silent because the history is too short for a trend, or flat.
+    """
+    below, above = e.log_z_is - e.elbo, -math.inf if e.eubo is None else e.eubo - e.log_z_is
+    if max(below, above) <= GAP or any(check(e) for check in CHECKS[:-1]):
+        return None
+    evidence = f"the ELBO is {below:.1f} nats below IS log Z"
+    evidence += f" and the EUBO {above:.1f} nats above it" if e.eubo is not None else ""
+    return Finding("not converged", evidence, _advice_to_close(e, max(below, above)))
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """What `diagnose` found; shows itself as text, and as HTML in a notebook."""
-
-    target: str
-    evidence: Evidence
-    findings: list[Finding]
-
-    @property
-    def verdicts(self) -> list[str]:
-        """The verdicts in order of cause, or ["fine"]."""
-        return [finding.verdict for finding in self.findings] or ["fine"]
-
-    def __repr__(self):
-        e = self.evidence
-        upper = "" if e.eubo is None else f", EUBO {e.eubo:.2f}"
-        text = f"ELBO {e.elbo:.2f}, IS log Z {e.log_z_is:.2f}{upper}, ESS {e.ess:.1%}"
-        text += f", modes {len(e.modes) - len(e.missing)} of {len(e.modes)}" if e.modes else ""
-        text += "" if e.exact else "; modes that no pilot chain met would not be noticed"
-        lines = [f"{self.target}: {', '.join(self.verdicts)}", f"  {text}"]
-        for f in self.findings:
-            lines += [f"- {f.verdict}: {f.evidence}.", f"  To do: {f.advice}."]
-        return "\n".join(lines)
-
-    def _repr_html_(self):
-        return f"<pre style='white-space:pre-wrap'>{html.escape(repr(self))}</pre>"
+CHECKS = (check_sigma, check_convergence, check_collapse, check_weights, check_gap)
 
 
 @torch.no_grad()
-def diagnose(sampler: "GFNDiffusion", n_samples: int = 2000, seed: int = 0) -> Diagnosis:
+def diagnose(
+    sampler: "GFNDiffusion",
+    n_samples: int = 2000,
+    seed: int = 0,
+    condition: Tensor | None = None,
+) -> Diagnosis:
     """Say what is wrong with a sampler and which setting to change; the same seed repeats.
 
     The verdicts are "sigma too small", "not converged", "collapsed", "weights degenerate", or else
     "fine". Where the target has no exact samples, annealed SMC from wide starts looks for
-    regions that the sampler misses; they may miss some too, so "fine" is then no proof.
+    regions that the sampler misses; they may miss some too, so "fine" is then no proof. It needs
+    the energy's gradient, and without one nothing but the sampler's own regions is known. A
+    conditional target is diagnosed at one `condition` (c,); the history is of all.
 
     Raises:
-        ValueError: if `n_samples` is not a positive integer.
+        ValueError: if `n_samples` is not a positive integer or `seed` none from 0 to 2**32 - 1, or
+            if the condition is missing, unasked for or not of shape (c,).
     """
-    target, generator = sampler.target, torch.Generator(sampler.device).manual_seed(seed)
-    trajectory = sampler.trajectory(n_samples, generator=generator)
-    generated, x = trajectory.log_weight, trajectory.x[-1]
-    exact = target.sample is not None
+    n_samples, seed = integer("n_samples", n_samples, 1), integer("seed", seed, 0, 2**32 - 1)
+    target, condition = given(sampler, condition)
+    generator = torch.Generator(sampler.device).manual_seed(seed)
+    options = {"generator": generator, "condition": condition}
+    generated, x, log_reward = draw(sampler, n_samples, **options)
+    exact, piloted = target.sample is not None, False
     if exact:
         points = target.sample(n_samples, generator)
-    else:
+    elif piloted := has_score(target, x[:1]):
         points = pilot(target, math.sqrt(sampler.config.sigma2), generator)
         # A chain may be stuck where there is next to no mass: keep what could hold some percent.
-        least = trajectory.log_reward.quantile(0.01) - 0.5 * target.dim
-        kept = target.log_reward(points) >= least
+        kept = target.log_reward(points) >= log_reward.quantile(0.01) - 0.5 * target.dim
         points = points[kept] if kept.any() else x
-    log_weight = sampler.trajectory(x=points, generator=generator).log_weight
+    else:
+        points = x
+    log_weight = draw(sampler, len(points), ends=points, **options)[0]
     unseen = log_weight > generated.max() + MARGIN
+    unseen &= exact or piloted
     evidence = Evidence(
         config=sampler.config,
         elbo=metrics.elbo(generated),
@@ -236,19 +233,10 @@ def diagnose(sampler: "GFNDiffusion", n_samples: int = 2000, seed: int = 0) -> D
         unseen=unseen.double().mean().item(),
         where=[_place(point) for point in points[unseen][:3]],
         exact=exact,
+        piloted=piloted,
     )
     findings = [finding for check in CHECKS if (finding := check(evidence)) is not None]
     return Diagnosis(target.name, evidence, findings)
-
-
-def pilot(target: Target, scale: float, generator: torch.Generator, particles: int = 300) -> Tensor:
-    """Annealed SMC (particles, d), a third each from starts of 1, 3 and 10 times `scale`.
-
-    They lie in the target's regions, but need not have their mass there.
-    """
-    options = {"keep": 0.5, "moves": 8, "generator": generator, "device": generator.device}
-    runs = [annealed_smc(target, particles // 3, k * scale, **options) for k in (1.0, 3.0, 10.0)]
-    return torch.cat([run.x for run in runs])
 
 
 def _modes(target: Target, x: Tensor, exact: Tensor | None) -> list[Mode]:
@@ -277,6 +265,21 @@ def _advice_to_explore(e: Evidence) -> str:
         return f"set exploration={wanted:.2g} (now {c.exploration:.2g})"
     longer = f"exploration_decay=1.0 and iterations={2 * c.iterations} (now {c.iterations})"
     return f"let exploration last, {longer}, or set exploration={2 * c.exploration:.2g}"
+
+
+def _advice_to_close(e: Evidence, gap: float) -> str:
+    c, done = e.config, e.history[-1]["iteration"]
+    if e.unfinished:
+        return f"call fit() for the other {c.iterations - done:,}"
+    usual = Config().iterations
+    if done < usual:  # as a plateau so early is often a slow rise
+        return f"set iterations={usual} (now {done}); if that is no help, steps={2 * c.steps}"
+    quarter, elbos = len(e.history) // 4, [entry["elbo"] for entry in e.history]
+    parts = [median(elbos[i * quarter : (i + 1) * quarter]) for i in range(4 if quarter else 0)]
+    if parts and max(parts) - parts[-1] > 0.1 * gap:
+        return f"set lr={c.lr / 3:.1g} (now {c.lr:.2g}), as the ELBO was higher before"
+    more = f"steps={2 * c.steps} (now {c.steps})"
+    return f"set {more}" if c.learn_variance else f"set learn_variance=True, or {more}"
 
 
 def _some(names: list[str]) -> str:

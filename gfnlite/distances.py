@@ -2,6 +2,7 @@
 
 All need exact samples of the target. `w2` and `sinkhorn` are lengths, in the units of x; `mmd` is a
 squared distance between densities, at most 2, and the only one whose floor is zero on average.
+Samples may be tensors, arrays or lists.
 """
 
 import hashlib
@@ -29,9 +30,9 @@ def w2(x: Tensor, y: Tensor) -> float:
 
     Raises:
         ImportError: without the package POT (`pip install 'gfnlite[transport]'`).
-        ValueError: if the samples' dimensions differ.
+        ValueError: if the samples' dimensions differ, or one is empty or not finite.
     """
-    _check(x, y)
+    x, y = _check(x, y)
     # Uniform weights; the default of 1e5 network-simplex steps is too few for 2000 points.
     cost = _squared_distances(x, y).cpu().numpy()
     return math.sqrt(_transport("w2").emd2([], [], cost, numItermax=10_000_000))
@@ -52,9 +53,10 @@ def sinkhorn(x: Tensor, y: Tensor, reg: float | None = None) -> float:
 
     Raises:
         ImportError: without the package POT (`pip install 'gfnlite[transport]'`).
-        ValueError: if the samples' dimensions differ, or reg is not positive.
+        ValueError: if the samples' dimensions differ, one is empty or not finite, or reg is not
+            positive.
     """
-    _check(x, y)
+    x, y = _check(x, y)
     if reg is not None and not reg > 0:
         raise ValueError(f"reg={reg} must be positive")
     ot = _transport("sinkhorn")
@@ -94,9 +96,10 @@ def mmd(x: Tensor, y: Tensor, bandwidth: float | None = None) -> float:
         bandwidth: h, a length; None takes the median distance in the pooled sample.
 
     Raises:
-        ValueError: for samples of different dimensions or of one point, or a bandwidth <= 0.
+        ValueError: for samples of different dimensions, of less than two points or not finite, or
+            a bandwidth <= 0.
     """
-    _check(x, y)
+    x, y = _check(x, y)
     if min(len(x), len(y)) < 2:
         raise ValueError(f"mmd needs at least 2 samples of each, got {len(x)} and {len(y)}")
     if bandwidth is not None and not bandwidth > 0:
@@ -139,6 +142,9 @@ def distances_to(
         x: samples to judge (n, d); as many are used as there are exact ones.
         exact: exact samples (m, d), or None.
         names: of "w2", "sinkhorn", "mmd".
+
+    Raises:
+        ValueError: if x is not finite and there are exact samples.
     """
     functions = {"w2": (w2, w2_floor), "sinkhorn": (sinkhorn, sinkhorn_floor)}
     functions["mmd"] = mmd, mmd_floor
@@ -179,9 +185,16 @@ def _root_mean_square(values: list[float]) -> float:
     return math.sqrt(_mean([value**2 for value in values]))
 
 
-def _check(x: Tensor, y: Tensor) -> None:
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise ValueError(f"x and y must be (n, d) and (m, d), got {x.shape} and {y.shape}")
+def _check(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as tensors; refused if they do not compare, as the transport of NaN would cost 0."""
+    x, y = (v.detach() if isinstance(v, Tensor) else torch.as_tensor(v) for v in (x, y))
+    shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or 0 in (*x.shape, *y.shape):
+        raise ValueError(f"x and y must be (n, d) and (m, d), none empty, got {shapes}")
+    bad = [int((~v.isfinite()).any(1).sum()) for v in (x, y)]
+    if any(bad):
+        raise ValueError(f"x and y must be finite: {bad[0]} points of x and {bad[1]} of y are not")
+    return x, y
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Tensor:

@@ -6,13 +6,27 @@ needs a truth can ask for it and every metric that cannot have one says None.
 """
 
 import copy
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ClosedForm", "Target", "as_target", "check_condition"]
+__all__ = [
+    "ClosedForm",
+    "Target",
+    "check_condition",
+    "check_dims",
+    "check_output",
+    "check_shape",
+    "check_target",
+    "given",
+    "is_count",
+    "is_size",
+    "shape_of",
+]
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -20,7 +34,8 @@ LOG_2PI = math.log(2 * math.pi)
 class Target:
     """An unnormalised density R(x; c) = exp(-E(x, c)) on R^d; most targets have no condition c.
 
-    A subclass sets `dim` and defines `log_reward`; everything else is optional.
+    A subclass sets `dim` and defines `log_reward(self, x, condition=None)`, where the condition may
+    be left out if it takes none; everything else is optional.
 
     Attributes:
         name: short name, the key of its presets.
@@ -43,19 +58,25 @@ class Target:
     mode_mass: Tensor | None = None
 
     def log_reward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """log R(x; c): (B, d), (B, c) -> (B,)."""
+        """log R(x; c): (B, d), (B, c) -> (B,), of the type of x.
+
+        Raises:
+            TypeError: if the subclass does not define it.
+        """
         raise TypeError(f"{type(self).__name__} must define log_reward(x, condition=None)")
 
     def energy(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """E(x, c) = -log R(x; c): (B, d), (B, c) -> (B,)."""
-        return -self.log_reward(x, condition)
+        return -self.log_reward(x, *given(condition))
 
     def score(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Gradient of log R with respect to x: (B, d), (B, c) -> (B, d).
 
         It can be differentiated again if x requires grad, and is detached if not.
         """
-        return self.log_reward_and_score(x, condition)[1]
+        score = self.log_reward_and_score(x, *given(condition))[1]
+        check_output(self, "score", score, x)
+        return score
 
     def log_reward_and_score(
         self, x: Tensor, condition: Tensor | None = None
@@ -65,13 +86,14 @@ class Target:
         By automatic differentiation; both are differentiable if x requires grad, else detached.
 
         Raises:
-            ValueError: if log R does not depend on x differentiably.
+            ValueError: if log R is not (B,) or does not depend on x differentiably.
         """
         differentiable = x.requires_grad and torch.is_grad_enabled()
         with torch.enable_grad():
             if not differentiable:
                 x = x.detach().requires_grad_()
-            log_r = self.log_reward(x, condition)
+            log_r = self.log_reward(x, *given(condition))
+            check_output(self, "log_reward", log_r, x)
             score = None
             if log_r.requires_grad:
                 (score,) = torch.autograd.grad(
@@ -85,7 +107,11 @@ class Target:
         return (log_r, score) if differentiable else (log_r.detach(), score)
 
     def modes_of(self, x: Tensor) -> Tensor:
-        """Which mode each point belongs to: (B, d) -> membership (B, K) of zeros and ones."""
+        """Which mode each point belongs to: (B, d) -> membership (B, K) of zeros and ones.
+
+        Raises:
+            TypeError: if the target does not know its modes.
+        """
         raise TypeError(f"target '{self.name}' does not know its modes")
 
     def to(self, device: torch.device | str) -> "Target":
@@ -113,99 +139,43 @@ class ClosedForm(Target):
     def _closed_form(self, x: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
         raise TypeError(f"{type(self).__name__} must define _closed_form(x)")
 
+    def _evaluate(self, x: Tensor, condition: Tensor | None):
+        if x.ndim != 2 or x.shape[1] != self.dim:  # else x may broadcast
+            raise ValueError(
+                f"target '{self.name}' needs x of shape (B, d) = (B, {self.dim}), got {shape_of(x)}"
+            )
+        check_condition(self, x, condition)
+        return self._closed_form(x)
+
     def log_reward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """log R(x): (B, d) -> (B,)."""
-        check_condition(self, x, condition)
-        return self._closed_form(x)[0]
+        return self._evaluate(x, condition)[0]
 
     def log_reward_and_score(
         self, x: Tensor, condition: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """log R (B,) and its gradient (B, d), by formula and sharing what they have in common."""
-        check_condition(self, x, condition)
-        log_r, score = self._closed_form(x)
+        log_r, score = self._evaluate(x, condition)
         return log_r, score()
 
 
-class _EnergyTarget(Target):
-    """A user's energy function as a target, with its output checked at every call."""
-
-    def __init__(self, energy_fn: Callable[..., Tensor], dim: int, condition_dim: int, conditions):
-        self.energy_fn, self.dim, self.condition_dim = energy_fn, dim, condition_dim
-        self.conditions = conditions
-        self.name = getattr(energy_fn, "__name__", "custom")
-
-    def log_reward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """-E(x) or -E(x, c): (B, d), (B, c) -> (B,)."""
-        check_condition(self, x, condition)
-        energy = self.energy_fn(x) if condition is None else self.energy_fn(x, condition)
-        if not isinstance(energy, Tensor) or energy.shape != x.shape[:-1]:
-            got = f"shape {_shape(energy)}" if isinstance(energy, Tensor) else type(energy).__name__
-            raise ValueError(
-                f"energy_fn '{self.name}' must return a tensor of shape (B,) = "
-                f"{_shape(x[..., 0])} for x of shape {_shape(x)}, got {got}"
-            )
-        return -energy
-
-    @property
-    def sample_condition(self) -> Callable[..., Tensor] | None:
-        """Draws `(n, generator=None) -> (n, c)` uniformly from `conditions`, if they are known."""
-        return None if self.conditions is None else self._draw_condition
-
-    def _draw_condition(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        device = self.conditions.device
-        return self.conditions[
-            torch.randint(len(self.conditions), (n,), generator=generator, device=device)
-        ]
-
-
-def as_target(
-    energy_fn: Target | Callable[..., Tensor],
-    dim: int | None = None,
-    condition_dim: int = 0,
-    conditions: Tensor | Sequence | None = None,
-) -> Target:
-    """A target as it is, or any callable E(x) or E(x, c) as a target of dimension `dim`.
-
-    Args:
-        energy_fn: a `Target`, or an energy (B, d) -> (B,); with a condition (B, d), (B, c) -> (B,).
-        dim: dimension d; needed for a callable.
-        condition_dim: dimension c of the condition that a callable takes; 0 if it takes none.
-        conditions: (N, c), what training conditions are drawn from, uniformly; implies c.
+def check_target(target: Target, x: Tensor, condition: Tensor | None = None) -> None:
+    """Refuse a target that breaks the promises of `Target` at x (B, d) and condition (B, c).
 
     Raises:
-        ValueError: if `dim` is missing or not a positive integer, or if `dim`, `condition_dim` or
-            `conditions` do not fit the target or each other.
-        TypeError: if `energy_fn` is neither a target nor a callable.
+        TypeError: if `log_reward`, `score` or `sample` does not take the arguments that it should.
+        ValueError: if `dim` or `condition_dim` is no size, or if log R, a score of its own or exact
+            samples are not tensors of their shape and of the type of x.
     """
-    if not _is_count(condition_dim) and condition_dim != 0:
-        raise ValueError(f"condition_dim={condition_dim!r} must be a non-negative integer")
-    if conditions is not None:
-        conditions = torch.as_tensor(conditions, dtype=torch.float32)
-        if conditions.ndim != 2 or 0 in conditions.shape:
-            raise ValueError(f"conditions must have shape (N, c), got {_shape(conditions)}")
-        if condition_dim not in (0, conditions.shape[1]):
-            raise ValueError(
-                f"condition_dim={condition_dim} but conditions have shape {_shape(conditions)}"
-            )
-        condition_dim = conditions.shape[1]
-    if isinstance(energy_fn, Target):
-        if dim is not None and dim != energy_fn.dim:
-            raise ValueError(f"dim={dim} but target '{energy_fn.name}' has dim={energy_fn.dim}")
-        if conditions is not None or condition_dim not in (0, energy_fn.condition_dim):
-            given = "conditions" if conditions is not None else f"condition_dim={condition_dim}"
-            raise ValueError(
-                f"{given} is for callables; target '{energy_fn.name}' has its own "
-                f"condition_dim={energy_fn.condition_dim}"
-            )
-        return energy_fn
-    if not callable(energy_fn) or isinstance(energy_fn, type):
-        raise TypeError(
-            f"energy_fn={energy_fn!r} must be a Target or a callable E(x): (B, d) -> (B,)"
-        )
-    if not _is_count(dim):
-        raise ValueError(f"dim={dim!r}: a callable energy needs dim, a positive integer")
-    return _EnergyTarget(energy_fn, dim, condition_dim, conditions)
+    check_dims(target)
+    extra = given(condition)
+    with torch.no_grad():
+        check_output(target, "log_reward", _call(target, "log_reward", x, *extra), x)
+        if type(target).score is not Target.score:
+            check_output(target, "score", _call(target, "score", x, *extra), x)
+        if target.sample is not None:
+            generator = torch.Generator(x.device).manual_seed(0)
+            check_output(target, "sample", _call(target, "sample", len(x), generator, *extra), x)
 
 
 def check_condition(target: Target, x: Tensor, condition: Tensor | None) -> None:
@@ -219,13 +189,82 @@ def check_condition(target: Target, x: Tensor, condition: Tensor | None) -> None
     if not target.condition_dim:
         raise ValueError(f"condition given, but target '{target.name}' takes none")
     wanted = (len(x), target.condition_dim)
-    got = _shape(condition) if isinstance(condition, Tensor) else repr(condition)
+    got = shape_of(condition) if isinstance(condition, Tensor) else repr(condition)
     if got != str(wanted):
         raise ValueError(f"target '{target.name}' needs condition (B, c) = {wanted}, got {got}")
 
 
-def _is_count(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def is_count(value) -> bool:
+    """Whether `value` is a positive integer, numpy's included."""
+    return is_size(value) and value > 0
+
+
+def is_size(value) -> bool:
+    """Whether `value` is a non-negative integer, numpy's included."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 0
+
+
+def given(condition: Tensor | None) -> tuple:
+    """The condition as trailing arguments: none if there is none."""
+    return () if condition is None else (condition,)
+
+
+def _call(target, method, *arguments):
+    function = getattr(target, method)
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        wanted = "n, generator" if method == "sample" else "x"
+        wanted += ", condition" if target.condition_dim else ""
+        what = f"{method} of target '{target.name}'"
+        raise TypeError(f"{what} must take ({wanted}): {error}") from error
+    return function(*arguments)
+
+
+def check_dims(target: Target) -> None:
+    """Refuse a target without dimension.
+
+    Raises:
+        ValueError: unless `dim` is a positive and `condition_dim` a non-negative integer.
+    """
+    dim = getattr(target, "dim", None)
+    if not is_count(dim):
+        raise ValueError(f"target '{target.name}' has dim={dim!r}, must be a positive integer")
+    if not is_size(target.condition_dim):
+        raise ValueError(
+            f"target '{target.name}' has condition_dim={target.condition_dim!r}, must be a "
+            "non-negative integer"
+        )
+
+
+def check_output(target: Target, method: str, output, x: Tensor) -> None:
+    """Refuse an output of `log_reward` that is not (B,), of another method that is not (B, d).
+
+    Raises:
+        ValueError: unless it is a tensor of that shape and of the type of x (B, d).
+    """
+    what = f"{method} of target '{target.name}'"
+    like, symbol = (x[..., 0], "(B,)") if method == "log_reward" else (x, "(B, d)")
+    check_shape(what, output, x, like, symbol)
+    if output.dtype != x.dtype:
+        raise ValueError(f"{what} must return {x.dtype}, the type of x, got {output.dtype}")
+
+
+def check_shape(what: str, output, x: Tensor, like: Tensor, symbol: str) -> None:
+    """Refuse an output at x that is not shaped like `like`.
+
+    Raises:
+        ValueError: unless it is a tensor of that shape.
+    """
+    if isinstance(output, Tensor) and output.shape == like.shape:
+        return
+    got = f"shape {shape_of(output)}" if isinstance(output, Tensor) else type(output).__name__
+    if isinstance(output, Target):
+        got = "a Target: call it first, and pass the result"
+    raise ValueError(
+        f"{what} must return a tensor of shape {symbol} = {shape_of(like)} for x of shape "
+        f"{shape_of(x)}, got {got}"
+    )
 
 
 def _moved(value, device):
@@ -238,5 +277,6 @@ def _moved(value, device):
     return value.to(device) if isinstance(value, Tensor | Target) else value
 
 
-def _shape(x: Tensor) -> str:
+def shape_of(x: Tensor) -> str:
+    """The shape of x, to be shown."""
     return str(tuple(x.shape))

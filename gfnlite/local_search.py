@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .targets import Target
+from .energy import Target, check_output, given
 
 __all__ = ["Chains", "mala"]
 
@@ -66,11 +66,16 @@ def mala(
         generator: random state.
 
     Raises:
+        TypeError: if `target` is not a `Target`.
         ValueError: for a setting that is not allowed, or where log R or its gradient is not finite
             at a starting point.
     """
+    check_is_target(target)
     _check(x, steps, burn_in, step_size, adapt, target_acceptance, temperature, thin)
-    log_r, score = target.log_reward_and_score(x, condition)
+    extra = given(condition)
+    log_r, score = target.log_reward_and_score(x, *extra)
+    check_output(target, "log_reward", log_r, x)
+    check_output(target, "score", score, x)
     bad = ~(log_r.isfinite() & score.isfinite().all(-1))
     if bad.any():
         raise ValueError(
@@ -88,7 +93,7 @@ def mala(
         noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         noise *= (2 * h).sqrt()
         y = torch.addcmul(x + noise, score, h)
-        log_r_y, score_y = target.log_reward_and_score(y, condition)
+        log_r_y, score_y = target.log_reward_and_score(y, *extra)
         score_y = score_y / temperature
         # log q(x | y) - log q(y | x) = -s . (2 noise + h s) / 4 with s = score(x) + score(y)
         s = score + score_y
@@ -105,6 +110,20 @@ def mala(
         elif (i - burn_in) % thin == 0:
             kept_x[(i - burn_in) // thin], kept_r[(i - burn_in) // thin] = x, log_r
     return Chains(kept_x, kept_r, rates[burn_in:].mean(), h, (steps + 1) * len(x))
+
+
+def check_is_target(target) -> None:
+    """Refuse what is no `Target`.
+
+    Raises:
+        TypeError: if it is not.
+    """
+    if not isinstance(target, Target):
+        name = getattr(target, "__name__", type(target).__name__)
+        raise TypeError(
+            f"target={name} must be a Target: wrap a callable E(x) with "
+            "gl.targets.as_target(fn, dim)"
+        )
 
 
 def _check(x, steps, burn_in, step_size, adapt, target_acceptance, temperature, thin) -> None:

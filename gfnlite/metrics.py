@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .distances import distances_to, w2, w2_floor
+from .evaluation import Evaluation, draw, given, integer
 
 if TYPE_CHECKING:
     from .sampler import GFNDiffusion
@@ -36,7 +37,6 @@ __all__ = [
 ]
 
 DISTANCE_SAMPLES = 2000  # exact transport grows with the cube; also the paper's number
-BATCH = 5000  # trajectories held at a time
 RESAMPLED = 2**20  # resampled weights held at a time
 
 
@@ -67,23 +67,27 @@ STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def elbo(log_weight: Tensor) -> float:
-    """Mean log-weight of trajectories from P_F (B,): at most log Z in expectation."""
-    return log_weight.mean().item()
+    """Mean log-weight of trajectories from P_F (B,): at most log Z in expectation.
+
+    Raises:
+        ValueError: if there are none; so do the other metrics of log-weights.
+    """
+    return _values(log_weight).mean().item()
 
 
 def eubo(log_weight: Tensor) -> float:
     """Mean log-weight of trajectories from P_B, ends from the target (B,): at least log Z."""
-    return log_weight.mean().item()
+    return _values(log_weight).mean().item()
 
 
 def log_z_is(log_weight: Tensor) -> float:
     """Importance-sampling estimate of log Z, log mean exp of log-weights from P_F (B,)."""
-    return _log_mean_exp(log_weight.double()).item()
+    return _log_mean_exp(_values(log_weight).double()).item()
 
 
 def ess(log_weight: Tensor) -> float:
     """Effective sample size as a fraction, (sum w)^2 / (n sum w^2): in (0, 1]."""
-    return _ess(log_weight.double()).item()
+    return _ess(_values(log_weight).double()).item()
 
 
 def ess_forward(log_weight: Tensor) -> float:
@@ -94,7 +98,22 @@ def ess_forward(log_weight: Tensor) -> float:
     zero where `ess`, whose samples never meet it, stays high (Blessing et al. 2024, Beyond ELBOs,
     arXiv:2406.07423).
     """
-    return _ess_forward(log_weight.double()).item()
+    return _ess_forward(_values(log_weight).double()).item()
+
+
+def _values(x: Tensor) -> Tensor:
+    """Log-weights, also from a list or an array, as a tensor that is not empty."""
+    x = x if isinstance(x, Tensor) else torch.as_tensor(x, dtype=torch.float64)
+    if x.numel() == 0:
+        raise ValueError(f"log-weights are empty, shape {tuple(x.shape)}")
+    return x
+
+
+def _shares(weights: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+    """Sampled and exact weights of modes, in one precision and on one device."""
+    mass = mass if isinstance(mass, Tensor) else torch.as_tensor(mass, dtype=torch.float64)
+    # The same precision, so that 0.1 in a list is 0.1 in a tensor.
+    return torch.as_tensor(weights, dtype=mass.dtype, device=mass.device), mass
 
 
 def bootstrap(
@@ -137,6 +156,7 @@ def bootstrap(
 
 def modes_found(weights: Tensor, mass: Tensor) -> int:
     """Number of modes whose sampled weight (K,) is at least 20% of their exact mass (K,)."""
+    weights, mass = _shares(weights, mass)
     return int((weights >= 0.2 * mass).sum())
 
 
@@ -153,15 +173,19 @@ def mode_groups(mass: Tensor) -> Tensor:
 def mode_coverage(weights: Tensor, mass: Tensor) -> float:
     """How evenly the modes are covered relative to their exact mass: 1 exact, 0 one mode only.
 
-    The entropic mode coverage of Blessing et al. (arXiv:2406.07423) is the entropy of the modes'
-    sampled weights (K,) divided by log K, which assumes equal modes. Here each weight is divided
-    by the exact mass (K,) first and the ratios normalised, so exact shares become uniform whatever
-    they are; for equal masses it is theirs. Modes in groups (see `mode_groups`) are normalised in
-    each group, so that for ManyWell it is the mean over wells: 0 if each has lost one side.
+    With q_k = (w_k / m_k) / sum_j (w_j / m_j) for sampled weights w and exact masses m (K,), it is
+    the entropy -sum_k q_k log q_k divided by log K. So exact shares have 1 whatever the masses are;
+    for equal masses q is w, scaled to sum to one, and this is the entropy of the shares over log K,
+    the entropic mode coverage of Blessing et al. (arXiv:2406.07423), which assumes equal modes.
+
+    Modes in groups (see `mode_groups`) are treated group by group, and the mean over groups is
+    taken: for ManyWell over wells, 0 if each has lost one side. A group of one mode has 1, and one
+    that no sample is in has 0.
 
     Raises:
         ValueError: if the shapes differ or a mass is not positive.
     """
+    weights, mass = _shares(weights, mass)
     if weights.shape != mass.shape or not (mass > 0).all():
         raise ValueError(f"weights {tuple(weights.shape)} and mass must match, mass be positive")
     group, ratio = mode_groups(mass), weights.double() / mass.double()
@@ -179,25 +203,27 @@ def evaluate(
     steps: int | None,
     seed: int,
     distances: bool = False,
-) -> "Evaluation":
-    """All metrics of a sampler: see `GFNDiffusion.evaluate`."""
-    if isinstance(n_samples, bool) or not isinstance(n_samples, int) or n_samples < 2:
-        raise ValueError(f"n_samples={n_samples!r} must be an integer of at least 2")
-    target = sampler.target
+    condition: Tensor | None = None,
+) -> Evaluation:
+    """All metrics of a sampler, or of its posterior at one condition (c,).
+
+    Keys: see `GFNDiffusion.evaluate`.
+
+    Raises:
+        ValueError: if `n_samples` is not an integer of at least 2, `seed` none from 0 to 2**32 - 1,
+            or `steps` no positive one; if the condition is missing, unasked for or not of shape
+            (c,); or if samples are not finite and the target has exact ones to compare them with.
+    """
+    n_samples = integer("n_samples", n_samples, 2)
+    seed = integer("seed", seed, 0, 2**32 - 1)
+    target, condition = given(sampler, condition)
     generator = torch.Generator(sampler.device).manual_seed(seed)
-    sizes = [min(BATCH, n_samples - done) for done in range(0, n_samples, BATCH)]
-
-    def trajectories(**start):
-        trajectory = sampler.trajectory(steps=steps, generator=generator, **start)
-        return trajectory.log_weight, trajectory.x[-1].clone()  # the path itself may go
-
-    generated = [trajectories(batch_size=n) for n in sizes]
-    log_weight, x = (torch.cat(parts) for parts in zip(*generated, strict=True))
+    settings = (sampler, n_samples, steps, generator, condition)
+    log_weight, x, _ = draw(*settings)
     sources = {"elbo": log_weight, "log_z_is": log_weight, "ess": log_weight}
     exact = upper = seen = weights = found = coverage = None
     if target.sample is not None:
-        destroyed = [trajectories(x=target.sample(n, generator))[0] for n in sizes]
-        destroyed = torch.cat(destroyed)
+        destroyed = draw(*settings, target.sample)[0]
         upper, seen = eubo(destroyed), ess_forward(destroyed)
         sources |= {"eubo": destroyed, "ess_forward": destroyed}
         exact = target.sample(min(n_samples, DISTANCE_SAMPLES), generator)
@@ -210,7 +236,7 @@ def evaluate(
         elbo=elbo(log_weight),
         eubo=upper,
         log_z_is=log_z_is(log_weight),
-        log_z_learned=sampler.log_z_learned,
+        log_z_learned=_log_z_learned(sampler, condition),
         ess=ess(log_weight),
         w2=apart.pop("w2"),
         w2_floor=apart.pop("w2_floor"),
@@ -220,79 +246,15 @@ def evaluate(
         n_samples=n_samples,
         ess_forward=seen,
         mode_coverage=coverage,
+        log_z=None if target.log_z is None else float(target.log_z),
         **apart,
     )
     intervals = {key: bootstrap(STATISTICS[key], source) for key, source in sources.items()}
     return Evaluation(values, intervals)
 
 
-class Evaluation(dict):
-    """What `GFNDiffusion.evaluate` returns: a dict that shows itself as a table.
-
-    Attributes:
-        intervals: 95% bootstrap interval (low, high) of each metric that has one, by key.
-    """
-
-    LABELS = {
-        "elbo": "ELBO (at most log Z)",
-        "log_z_is": "importance-sampled log Z",
-        "eubo": "EUBO (at least log Z)",
-        "log_z_learned": "learned log Z",
-        "ess": "effective sample size",
-        "ess_forward": "the same, seen from the target",
-        "w2": "W2 to exact samples",
-        "w2_floor": "W2 of exact samples",
-        "sinkhorn": "Sinkhorn to exact samples",
-        "sinkhorn_floor": "Sinkhorn of exact samples",
-        "mmd": "MMD² to exact samples",
-        "mmd_floor": "MMD² of exact samples",
-        "modes": "modes found",
-        "mode_coverage": "mode coverage",
-        "energy_calls": "energy calls in training",
-        "n_samples": "samples used here",
-    }
-
-    def __init__(self, values: dict, intervals: dict[str, tuple[float, float]] | None = None):
-        super().__init__(values)
-        self.intervals = intervals or {}
-
-    def rows(self) -> list[tuple[str, str]]:
-        """Label and formatted value of each entry but the list of mode weights."""
-        return [(label, self._format(key)) for key, label in self._labels()]
-
-    def _labels(self) -> list[tuple[str, str]]:
-        return [(key, label) for key, label in self.LABELS.items() if key in self]
-
-    def _table(self) -> list[tuple[str, str, str]]:
-        rows = [(label, self._format(key), self._interval(key)) for key, label in self._labels()]
-        return [("", "", "95% interval"), *rows]
-
-    def _format(self, key: str) -> str:
-        value = self[key]
-        if value is None:
-            return "unknown"
-        if key == "modes":
-            return f"{value} of {len(self['mode_weights'])}"
-        return f"{value:,}" if isinstance(value, int) else _number(key, value)
-
-    def _interval(self, key: str) -> str:
-        bounds = self.intervals.get(key)
-        return f"{_number(key, bounds[0])} to {_number(key, bounds[1])}" if bounds else ""
-
-    def __repr__(self):
-        rows = self._table()
-        a, b, c = (max(len(row[column]) for row in rows) for column in range(3))
-        return "\n".join(f"{x:<{a}}  {y:>{b}}  {z:>{c}}".rstrip() for x, y, z in rows)
-
-    def _repr_html_(self):
-        cells = (
-            "<tr><th style='text-align:left'>{}</th>" + 2 * "<td style='text-align:right'>{}</td>"
-        )
-        body = "".join(cells.format(*row) + "</tr>" for row in self._table())
-        return f"<table>{body}</table>"
-
-
-def _number(key: str, value: float) -> str:
-    if key.startswith("ess"):
-        return f"{value:.1%}"
-    return f"{value:.2g}" if key.startswith("mmd") else f"{value:.3f}"
+@torch.no_grad()
+def _log_z_learned(sampler: "GFNDiffusion", condition: Tensor | None) -> float | None:
+    if condition is None:
+        return sampler.log_z_learned
+    return sampler.log_z(condition[None]).item() if sampler.config.learns_log_z else None

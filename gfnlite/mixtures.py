@@ -7,9 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .energy import LOG_2PI, ClosedForm
+from .energy import LOG_2PI, ClosedForm, is_count
 
-__all__ = ["GMM", "Gaussian", "Rings", "TwoMoons", "gmm9", "gmm25", "gmm40", "rings", "two_moons"]
+__all__ = [
+    "GMM",
+    "Gaussian",
+    "Rings",
+    "TwoMoons",
+    "gmm9",
+    "gmm25",
+    "gmm40",
+    "gmm40_in",
+    "rings",
+    "two_moons",
+]
 
 
 class Gaussian(ClosedForm):
@@ -19,18 +30,18 @@ class Gaussian(ClosedForm):
         mean: m, a sequence of length d.
         std: s, a number or a sequence of length d; positive.
         log_z: log of the mass Z that the density integrates to.
+
+    Raises:
+        ValueError: if `mean` is no vector, or `std` neither a number nor a vector of that length,
+            or if one of them is not finite or `std` not positive.
     """
 
     name = "gaussian"
 
     def __init__(self, mean: Sequence[float], std: float | Sequence[float] = 1.0, log_z=0.0):
-        self.mean = torch.as_tensor(mean, dtype=torch.float32)
-        if self.mean.ndim != 1:
-            raise ValueError(f"mean must be one vector of length d, got {tuple(self.mean.shape)}")
-        self.std = torch.as_tensor(std, dtype=torch.float32).expand_as(self.mean)
-        if not (self.std > 0).all():
-            raise ValueError(f"std={std} must be positive")
+        self.mean = _finite("mean", mean, "(d,)")
         self.dim, self.log_z = len(self.mean), float(log_z)
+        self.std = _positive("std", std, self.dim)
         self.log_norm = self.log_z - self.std.log().sum().item() - 0.5 * self.dim * LOG_2PI
 
     def _closed_form(self, x):
@@ -46,14 +57,19 @@ class Gaussian(ClosedForm):
 class GMM(ClosedForm):
     """Mixture sum_k w_k N(x; m_k, s_k^2 I) of K Gaussians, normalised: log Z = 0.
 
-    With |x - m|^2 = |x|^2 - 2 m.x + |m|^2 one matrix product serves all modes. `mode_mass` is w, to
-    which the mass nearest each mean is equal only as far as the modes do not overlap.
+    With |x - m|^2 = |x|^2 - 2 m.x + |m|^2 one matrix product serves all modes, unless they are so
+    narrow or so far out that float32 would lose too many digits of the difference. `mode_mass` is
+    w, to which the mass nearest each mean is equal only as far as the modes do not overlap.
 
     Args:
         means: m, (K, d).
         variance: s^2, a number or one for each mode (K,); positive.
         name: the target's name.
         weights: w, (K,), positive, here divided by their sum; None: equal.
+
+    Raises:
+        ValueError: if an argument has another shape or is empty, or is not finite, or `variance` or
+            `weights` not positive.
     """
 
     log_z = 0.0
@@ -65,24 +81,30 @@ class GMM(ClosedForm):
         name: str = "gmm",
         weights: Tensor | Sequence[float] | None = None,
     ):
-        self.means = torch.as_tensor(means, dtype=torch.float32)
-        if self.means.ndim != 2:
-            raise ValueError(f"means must have shape (K, d), got {tuple(self.means.shape)}")
+        self.means = _finite("means", means, "(K, d)")
         k, self.dim = self.means.shape
         self.name = name
-        self.variance = _per_mode("variance", variance, k)
-        weights = _per_mode("weights", 1.0 if weights is None else weights, k)
+        self.variance = _positive("variance", variance, k)
+        weights = _positive("weights", 1.0 if weights is None else weights, k)
         self.weights = self.mode_mass = weights / weights.sum()
         self._precision = 1 / self.variance[:, None]  # (K, 1)
         self._slope = self.means * self._precision  # (K, d)
         log_norm = self.weights.log() - 0.5 * self.dim * (LOG_2PI + self.variance.log())
-        self._offset = log_norm - 0.5 * (self.means * self._slope).sum(1)  # (K,)
+        far = 0.5 * (self.means * self._slope).sum(1)  # (K,)
+        self._log_norm, self._offset = log_norm, log_norm - far
+        self._expands = far.max().item() < 5000  # 24 bits of it then leave an error below 1e-3
 
     def _closed_form(self, x):
-        square = x.square().sum(-1, keepdim=True)
-        logits = F.linear(x, self._slope, self._offset) - F.linear(square, 0.5 * self._precision)
-        log_r, p = _mix(logits)
-        return log_r, lambda: p @ self._slope - x * (p @ self._precision)
+        if self._expands:
+            square = x.square().sum(-1, keepdim=True)
+            logits = F.linear(x, self._slope, self._offset)
+            logits = logits - F.linear(square, 0.5 * self._precision)
+            log_r, p = _mix(logits)
+            return log_r, lambda: p @ self._slope - x * (p @ self._precision)
+        away = self.means - x[:, None]  # (B, K, d)
+        precision = self._precision[:, 0]
+        log_r, p = _mix(self._log_norm - 0.5 * away.square().sum(-1) * precision)
+        return log_r, lambda: ((p * precision)[:, None] @ away)[:, 0]
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Exact samples (n, d), independent and in no order."""
@@ -108,11 +130,16 @@ class TwoMoons(GMM):
         noise: standard deviation of the noise; positive.
         points: number of means on each moon.
         name: the target's name.
+
+    Raises:
+        ValueError: if `radius` or `noise` is not positive and finite, or `points` is no count.
     """
 
     def __init__(self, radius: float, noise: float, points: int = 32, name: str = "custom"):
-        if not (radius > 0 and noise > 0):
-            raise ValueError(f"radius={radius} and noise={noise} must be positive")
+        if not (0 < radius < math.inf and 0 < noise < math.inf):
+            raise ValueError(f"radius={radius} and noise={noise} must be positive and finite")
+        if not is_count(points):
+            raise ValueError(f"points={points!r} must be a positive integer")
         angle = torch.linspace(0, math.pi, points)
         upper = torch.stack((angle.cos() - 0.5, angle.sin() - 0.25), 1)
         super().__init__(radius * torch.cat((upper, -upper)), noise**2, name)
@@ -135,16 +162,18 @@ class Rings(ClosedForm):
         radii: a, (K,), positive.
         std: s, positive.
         name: the target's name.
+
+    Raises:
+        ValueError: if `radii` are none, or one of them or `std` is not positive and finite.
     """
 
     dim, log_z = 2, 0.0
 
     def __init__(self, radii: Sequence[float], std: float, name: str = "custom"):
-        self.radii = torch.as_tensor(radii, dtype=torch.float32)
-        if self.radii.ndim != 1 or not (self.radii > 0).all():
-            raise ValueError(f"radii={radii} must be a sequence of positive numbers")
-        if not std > 0:
-            raise ValueError(f"std={std} must be positive")
+        self.radii = _finite("radii", radii, "(K,)")
+        _positive("radii", self.radii, len(self.radii))
+        if not 0 < std < math.inf:
+            raise ValueError(f"std={std} must be positive and finite")
         self.std, self.name = float(std), name
         self.mode_mass = self.radii / self.radii.sum()
         self._log_weight = self.mode_mass.log() - LOG_2PI - 2 * math.log(self.std)
@@ -176,7 +205,7 @@ class Rings(ClosedForm):
         return F.one_hot(distance.argmin(-1), len(self.radii)).float()
 
 
-def gmm40(dim: int = 2, seed: int = 0) -> GMM:
+def gmm40_in(dim: int, seed: int = 0) -> GMM:
     """40 Gaussians with means uniform in [-40, 40]^d and standard deviation softplus(1) = 1.3133.
 
     In two dimensions from Midgley et al., Flow annealed importance sampling bootstrap
@@ -186,8 +215,9 @@ def gmm40(dim: int = 2, seed: int = 0) -> GMM:
     Raises:
         ValueError: if `dim` is not a positive integer.
     """
-    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+    if not is_count(dim):
         raise ValueError(f"dim={dim!r} must be a positive integer")
+    dim = int(dim)
     means = (torch.rand(40, dim, generator=torch.Generator().manual_seed(seed)) - 0.5) * 80
     name = "40gmm" if (dim, seed) == (2, 0) else f"40gmm-{dim}d-seed{seed}"
     return GMM(means, math.log1p(math.e) ** 2, name)
@@ -206,17 +236,27 @@ def _mix(logits: Tensor) -> tuple[Tensor, Tensor]:
     return (logits.gather(-1, largest) - p.gather(-1, largest).log())[:, 0], p
 
 
-def _per_mode(name: str, value, k: int) -> Tensor:
+def _finite(name: str, value, axes: str) -> Tensor:
+    tensor = torch.as_tensor(value, dtype=torch.float32)
+    if tensor.ndim != len(axes.strip("(,)").split(",")) or not tensor.numel():
+        raise ValueError(f"{name} must have shape {axes}, got {tuple(tensor.shape)}")
+    if not tensor.isfinite().all():
+        raise ValueError(f"{name} must be finite, got {int((~tensor.isfinite()).sum())} not so")
+    return tensor
+
+
+def _positive(name: str, value, k: int) -> Tensor:
     tensor = torch.as_tensor(value, dtype=torch.float32)
     if tensor.shape not in ((), (k,)):
         raise ValueError(f"{name} must be a number or of shape ({k},), got {tuple(tensor.shape)}")
-    if not (tensor > 0).all():
-        raise ValueError(f"{name}={value} must be positive")
+    if not ((tensor > 0) & tensor.isfinite()).all():
+        raise ValueError(f"{name}={value} must be positive and finite")
     return tensor.expand(k)
 
 
 # Immutable, so one instance of each serves everybody (means and variance: arXiv:2402.05098).
 gmm9 = GMM(_grid([-5.0, 0.0, 5.0]), 0.3, "9gmm")
 gmm25 = GMM(_grid([-10.0, -5.0, 0.0, 5.0, 10.0]), 0.3, "25gmm")
+gmm40 = gmm40_in(2)
 two_moons = TwoMoons(3.0, 0.3, name="two_moons")
 rings = Rings([2.0, 4.0, 6.0], 0.2, "rings")

@@ -5,16 +5,17 @@ never sees the outer modes; much wider, its steps are too coarse for the inner s
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .callables import as_target
+from .energy import Target, check_condition, shape_of
 from .smc import annealed_smc
-from .targets import Target, as_target
 
-__all__ = ["Scale", "reach", "suggest_scale"]
+__all__ = ["Scale", "suggest_scale"]
 
 SCALES = tuple(10 ** (i / 2) for i in range(-2, 5))  # standard deviations of the starts: 0.1 to 100
 CHAINS, MOVES, LEVELS = 128, 8, 24  # chains a scale, transitions a level, most levels of a scale
@@ -41,12 +42,31 @@ class Scale:
     energy_calls: int
     warning: str | None = None
 
+    def reaches(self, sigma2: float, exploration: float = 0.0) -> str | None:
+        """A warning if training that starts with these variances cannot see all of the target.
+
+        Raises:
+            ValueError: unless sigma2 is positive and exploration at least 0, and both finite.
+        """
+        if not (0 < sigma2 < math.inf and 0 <= exploration < math.inf):
+            raise ValueError(
+                f"{sigma2=} must be positive and {exploration=} at least 0, and finite"
+            )
+        sigma = math.sqrt(sigma2 + exploration)
+        if self.radius <= SIGMAS * sigma:
+            return None
+        return (
+            f"samples reach to {self.radius:.3g}, which is {self.radius / sigma:.1f} standard "
+            f"deviations of sigma2={sigma2:g} with exploration={exploration:g}: they may never be "
+            f"found; try sigma2={self.sigma2:.2g}, exploration={self.exploration:.2g}"
+        )
+
 
 def suggest_scale(
     energy_fn: Target | Callable[..., Tensor],
     dim: int | None = None,
     *,
-    condition: Tensor | None = None,
+    condition: Tensor | Sequence[float] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Scale:
@@ -70,8 +90,13 @@ def suggest_scale(
         device: where the target lives.
 
     Raises:
-        ValueError: if no run comes to an end, or if a condition is needed and unknown.
+        ValueError: if no run comes to an end, the energy is flat, or a condition is needed and
+            unknown, or not (c,).
     """
+    if condition is not None:
+        condition = torch.as_tensor(condition, dtype=torch.float32)
+        if condition.ndim != 1:
+            raise ValueError(f"condition must be one, of shape (c,), got {shape_of(condition)}")
     condition_dim = 0 if condition is None or isinstance(energy_fn, Target) else len(condition)
     target = as_target(energy_fn, dim, condition_dim).to(device)
     generator = torch.Generator(device).manual_seed(seed)
@@ -79,6 +104,8 @@ def suggest_scale(
         if target.sample_condition is None:
             raise ValueError(f"target '{target.name}' needs a condition")
         condition = target.sample_condition(1, generator)[0]
+    if condition is not None:
+        check_condition(target, range(1), condition[None])
     options = {"keep": 0.5, "moves": MOVES, "levels": LEVELS, "device": device}
     options |= {"condition": None if condition is None else condition.to(device)}
     runs = [annealed_smc(target, CHAINS, s, generator=generator, **options) for s in SCALES]
@@ -95,44 +122,23 @@ def suggest_scale(
     weight = weight[weight > 0]
     second = weight @ x.square()  # (d,)
     sigma2 = (second / (weight @ score.square())).sqrt().mean().item()
+    if not 0 < sigma2 < math.inf:
+        raise ValueError(
+            f"energy of target '{target.name}' is flat wherever the pilot looked, and so has no "
+            "scale: choose sigma2 by hand"
+        )
     exploration = max(0.0, second.max().item() / 2 - sigma2)
     radius = max(_quantile(column, weight, 0.99) for column in x.abs().T)
     warning = None
     if radius > 2 * SCALES[-1]:
         warning = f"samples reach to {radius:.3g}, as far as the pilot sees: rescale x"
     elif log_z.isfinite().sum() < 2:
-        warning = "only one start of the pilot came to an end: energy too rough, or dim too large"
+        warning = (
+            "only one start of the pilot came to an end: energy too rough, or dim too large; "
+            "choose sigma2 by hand"
+        )
     spread, calls = second.mean().sqrt().item(), sum(run.energy_calls for run in runs)
     return Scale(sigma2, exploration, spread, radius, calls, warning)
-
-
-def reach(
-    energy_fn: Scale | Target | Callable[..., Tensor],
-    sigma2: float,
-    exploration: float = 0.0,
-    dim: int | None = None,
-    **pilot,
-) -> str | None:
-    """A warning if training that starts with sigma2 and exploration cannot see all of the target.
-
-    Args:
-        energy_fn: a scale already found, or what `suggest_scale` takes.
-        sigma2: chosen variance per unit time.
-        exploration: chosen variance per unit time, added to it.
-        dim: d; needed for a callable.
-        **pilot: passed on to `suggest_scale`.
-    """
-    found = energy_fn
-    if not isinstance(found, Scale):
-        found = suggest_scale(energy_fn, dim, **pilot)
-    sigma = math.sqrt(sigma2 + exploration)
-    if found.radius <= SIGMAS * sigma:
-        return None
-    return (
-        f"samples reach to {found.radius:.3g}, which is {found.radius / sigma:.1f} standard "
-        f"deviations of sigma2={sigma2:g} with exploration={exploration:g}: they may never be "
-        f"found; try sigma2={found.sigma2:.2g}, exploration={found.exploration:.2g}"
-    )
 
 
 def _quantile(x: Tensor, weight: Tensor, q: float) -> float:

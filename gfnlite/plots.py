@@ -52,8 +52,14 @@ def density(target: Target, limit: float, ax=None, points: int = 400):
     """Contours of R(x) for d = 2, on the square [-limit, limit]^2.
 
     Raises:
-        ValueError: if the target is not two-dimensional.
+        TypeError: if the target is not a `Target`.
+        ValueError: if it is not two-dimensional.
     """
+    if not isinstance(target, Target):
+        raise TypeError(
+            f"contours need a Target, got {type(target).__name__}: "
+            "pass sampler.target, or gl.targets.as_target(energy, dim=2)"
+        )
     if target.dim != 2:
         raise ValueError(f"target '{target.name}' has dim={target.dim}; contours need dim=2")
     ax = _axes(ax, (4.2, 4.2))
@@ -70,7 +76,7 @@ def density(target: Target, limit: float, ax=None, points: int = 400):
 
 
 def samples(target: Target, x: Tensor, limit: float, ax=None, label: str | None = None):
-    """Points x (B, 2) on the target's contours."""
+    """Points x (B, 2) on the target's contours; raises as `density`."""
     ax = density(target, limit, ax)
     ax.scatter(*x.cpu().T, s=3, color=BLUE, alpha=0.5, linewidths=0, label=label)
     ax.set(xlim=(-limit, limit), ylim=(-limit, limit))

@@ -88,5 +88,5 @@ def preset(task: str, method: str, profile: str) -> Config:
 
 
 def default_preset(task: str) -> Config:
-    """What `GFNDiffusion` uses when it is told nothing: the quick preset of a known task."""
-    return preset(task, "TB+Expl", "quick") if task in TASKS else Config()
+    """What `GFNDiffusion` uses when it is told nothing: the quick profile, of the task if known."""
+    return preset(task, "TB+Expl", "quick") if task in TASKS else Config(**PROFILES["quick"])

@@ -139,7 +139,8 @@ def _trajectory(
     """The record of the states x: what both rollouts still have to compute."""
     end, calls = x[-1], 0 if score is None else score[..., 0].numel()
     if log_reward is None:
-        log_reward, calls = _at(target.log_reward, end, condition), calls + len(end)
+        # A copy, since a user's energy may change what it is given.
+        log_reward, calls = _at(target.log_reward, end.clone(), condition), calls + len(end)
     log_terminal = log_reward - process.log_marginal(end[None], steps.t[-1:])[0]
     ratio_pb = torch.zeros_like(ratio_pf)
     if policy.backward_net is not None:
@@ -219,7 +220,8 @@ def gradient(policy: Policy, trajectory: Trajectory, objective: Callable) -> Ten
                 used = [(o, slope * weight) for o, slope in zip(outputs, slopes, strict=False)]
                 torch.autograd.backward(*map(list, zip(*used, strict=True)))
         used = [(v, leaf.grad) for v, leaf in zip(context, cut, strict=True) if _grows(v)]
-        torch.autograd.backward(*map(list, zip(*used, strict=True)))
+        if first < len(steps):  # there was a chunk
+            torch.autograd.backward(*map(list, zip(*used, strict=True)))
 
     pull(policy.forward_net, tr.t[:-1], steps.h, tr.ratio_pf.grad, 0, forward)
     if policy.backward_net is not None and tr.ratio_pb.grad is not None:

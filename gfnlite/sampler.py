@@ -25,7 +25,7 @@ class GFNDiffusion:
     Args:
         energy_fn: a `Target`, or any callable E(x): (B, d) -> (B,), or E(x, c) with `conditions`.
         dim: dimension d; needed for a callable.
-        config: settings; None takes the quick preset of a known task, else the default one.
+        config: settings; None takes the quick profile, of the target's task if it is a known one.
         seed: of the network's start and of all noise; the same seed gives the same sampler.
         device: where to train; None takes a GPU if there is one.
         conditions: (N, c), from which training draws the condition of a callable E(x, c).
@@ -46,30 +46,29 @@ class GFNDiffusion:
         conditions: Tensor | None = None,
         **overrides,
     ):
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = build.device(device)
         self.target = as_target(energy_fn, dim, conditions=conditions).to(self.device)
-        config = default_preset(self.target.name) if config is None else config
+        if config is None:
+            config = default_preset(self.target.name)
+            if overrides.get("objective") == "reverse_kl":  # it cannot explore
+                config = config.replace(exploration=0.0)
+        if not isinstance(config, Config):
+            raise TypeError(f"config={config!r} must be a gl.Config; gl.preset(...) makes one")
         self.config = config.replace(**overrides)
         self._start(seed)
-        build.probe(self.target, self.config, self.process, self.device)
+        # What a checkpoint knows its energy by.
+        self.fingerprint = build.probe(self.target, self.config, self.process, self.device)
 
     def _start(self, seed: int) -> None:
         """Everything that training changes, as it is before the first step."""
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-            raise ValueError(f"seed={seed!r} must be an integer from 0 to 2**32 - 1")
-        self.seed = seed
+        self.generators = build.generators(seed, self.device)
+        self.seed = int(seed)
         self.process = build.process(self.config)
         self.policy = build.policy(self.config, self.target, seed).to(self.device)
         self.optimiser = build.optimiser(self.config, self.policy)
-        # Training, its grids (made on the CPU) and the user's samples each have their own random
-        # stream, so that drawing samples never changes the training that follows.
-        self.generators = {
-            "train": torch.Generator(self.device).manual_seed(seed),
-            "grid": torch.Generator().manual_seed(seed),
-            "sample": torch.Generator(self.device).manual_seed(seed + 2**32),
-        }
         self.buffers = build.buffers(self.config, self.target, self.device)
         self.iteration, self.energy_calls, self.seconds = 0, 0, 0.0
+        self.planned = self.config.iterations  # where the schedules end
         self.history: list[dict] = []
 
     @property
@@ -80,9 +79,8 @@ class GFNDiffusion:
     @property
     def log_z_learned(self) -> float | None:
         """log Z_theta in nats; None if the objective learns none, or one per condition."""
-        c, learners = self.config, ("tb", "db", "subtb")
-        learns = c.objective in learners and c.replay_ratio < 1 or c.replay_objective in learners
-        return self.policy.log_z().item() if learns and not self.target.condition_dim else None
+        one = self.config.learns_log_z and not self.target.condition_dim
+        return self.policy.log_z().item() if one else None
 
     @property
     def replayed(self) -> ReplayBuffer:
@@ -94,42 +92,62 @@ class GFNDiffusion:
         iterations: int | None = None,
         folder: str | Path | None = None,
         progress: bool = True,
-        callbacks: Iterable[Callback] = (),
+        callbacks: Callback | Iterable[Callback] = (),
         device: torch.device | str | None = None,
         seed: int | None = None,
     ) -> "GFNDiffusion":
         """Train, by default for what is left of `config.iterations`; call again to go on.
 
+        Past `config.iterations` the schedules stretch to the new end: the learning rate rises
+        again, to fall to 0 there.
+
         Args:
             iterations: number of steps to take now.
             folder: where checkpoint.pt and history.jsonl are kept. A checkpoint found there is
-                resumed exactly: the result is that of a training never interrupted.
+                gone on from, exactly: the result is that of a training never interrupted.
             progress: show a progress bar on stderr.
             callbacks: each is called as callback(sampler, entry) with every new history entry.
             device: move there first.
             seed: start over with this seed; None goes on.
 
         Raises:
-            ValueError: if the folder's checkpoint belongs to other settings, target or seed.
+            ValueError: for a bad number of iterations, seed, device or callback, or if the
+                folder's checkpoint belongs to other settings, target or seed, or is behind.
             FloatingPointError: if the energy or the network stops being finite.
         """
-        if iterations is not None and (type(iterations) is not int or iterations < 0):
+        if iterations is not None and not (type(iterations) is int and iterations >= 0):
             raise ValueError(f"iterations={iterations!r} must be a non-negative integer")
-        if device is not None and torch.device(device) != self.device:
-            state = checkpoint.state_of(self)
-            self.device = torch.device(device)
+        callbacks = [callbacks] if callable(callbacks) else list(callbacks)
+        if not all(map(callable, callbacks)):
+            raise ValueError(f"callbacks={callbacks!r} must be functions of (sampler, entry)")
+        path = Path(folder) / "checkpoint.pt" if folder is not None else None
+        state = checkpoint.read(path) if path and path.exists() else None
+        if state:
+            checkpoint.check(self, state, path, seed)
+            if seed is None and self.iteration > state.get("iteration", self.iteration):
+                raise ValueError(
+                    f"checkpoint {path} is at iteration {state['iteration']}, this sampler already "
+                    f"at {self.iteration}: use another folder"
+                )
+        if device is not None and build.device(device) != self.device:
+            here, self.device = checkpoint.state_of(self), build.device(device)
             self.target = self.target.to(self.device)
-            self._start(self.seed)
-            checkpoint.restore(self, state, "in memory", moved=True)
+            checkpoint.restore(self, here, "in memory")
         if seed is not None:
             self._start(seed)
-        path = Path(folder) / "checkpoint.pt" if folder is not None else None
-        if path and path.exists():
-            checkpoint.restore(self, checkpoint.read(path), path)
+        if state:
+            checkpoint.restore(self, state, path)
         left = max(0, self.config.iterations - self.iteration)
-        steps = left if iterations is None else iterations
-        train(self, steps, path and path.parent, progress, callbacks)
+        with torch.enable_grad():
+            steps = left if iterations is None else iterations
+            train(self, steps, path and path.parent, progress, callbacks)
         return self
+
+    def __repr__(self):
+        return (
+            f"GFNDiffusion({self.target!r}, {self.config.objective}, seed={self.seed}, iteration "
+            f"{self.iteration:,} of {self.planned:,}, {self.device})"
+        )
 
     def rollout(
         self, t: Tensor, batch_size: int | None = None, x: Tensor | None = None, **options
@@ -164,12 +182,14 @@ class GFNDiffusion:
         if x is None:
             if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
                 raise ValueError(f"batch_size={batch_size!r} must be a positive integer")
-        elif x.ndim != 2 or x.shape[1] != self.target.dim:
-            raise ValueError(f"x has shape {tuple(x.shape)}, must be (B, {self.target.dim})")
         else:
-            x, batch_size = x.to(self.device), len(x)
+            x = torch.as_tensor(x, dtype=torch.get_default_dtype(), device=self.device)
+            if x.ndim != 2 or x.shape[1] != self.target.dim:
+                raise ValueError(f"x has shape {tuple(x.shape)}, must be (B, {self.target.dim})")
+            batch_size = len(x)
         if condition is not None:
-            condition = torch.as_tensor(condition, device=self.device)
+            dtype = torch.get_default_dtype()
+            condition = torch.as_tensor(condition, dtype=dtype, device=self.device)
             if condition.ndim == 1:
                 condition = condition.expand(batch_size, -1)
         check_condition(self.target, range(batch_size), condition)
@@ -198,6 +218,8 @@ class GFNDiffusion:
         if oversample is None:
             drawn = self.trajectory(batch_size, steps=steps, condition=condition)
             return (drawn.x[-1], drawn.log_weight) if return_weights else drawn.x[-1]
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r} must be a positive integer")
         if type(oversample) is not int or oversample < 1 or return_weights:
             raise ValueError(
                 f"oversample={oversample!r} must be a positive integer, without return_weights"
@@ -225,18 +247,21 @@ class GFNDiffusion:
         steps: int | None = None,
         seed: int = 0,
         distances: bool = False,
+        condition: Tensor | None = None,
     ) -> metrics.Evaluation:
         """How good the sampler is; the same seed gives the same answer.
 
         Keys: elbo, eubo, log_z_is, log_z_learned, ess, w2, w2_floor (both on at most 2000
-        samples), modes, mode_weights, energy_calls, n_samples, ess_forward, mode_coverage; with
-        `distances` also sinkhorn, mmd and their floors. What needs a truth that the target does
-        not know is None. `.intervals` has 95% bootstrap intervals.
+        samples), modes, mode_weights, energy_calls, n_samples, ess_forward, mode_coverage, log_z
+        (the true one); with `distances` also sinkhorn, mmd and their floors. What needs a truth
+        that the target does not know is None. `.intervals` has 95% bootstrap intervals.
+        A conditional sampler is evaluated at one `condition` (c,).
 
         Raises:
-            ValueError: if `n_samples` is below 2, or `steps` is not a positive integer.
+            ValueError: if `n_samples` is below 2, `steps` is not a positive integer, or the
+                condition is missing, unasked for or of another shape.
         """
-        return metrics.evaluate(self, n_samples, steps, seed, distances)
+        return metrics.evaluate(self, n_samples, steps, seed, distances, condition)
 
     def save(self, path: str | Path) -> None:
         """Write all that is needed to sample or to go on training; a failure keeps the old file."""

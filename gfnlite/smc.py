@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .local_search import mala
+from .energy import is_count
+from .local_search import check_is_target, mala
 from .targets import Target
 
 __all__ = ["Particles", "annealed_smc"]
@@ -65,10 +66,12 @@ def annealed_smc(
         device: where the target lives.
 
     Raises:
+        TypeError: if `target` is not a `Target`.
         ValueError: for a setting that is not allowed.
     """
+    check_is_target(target)
     for name, value in (("n", n), ("moves", moves), ("levels", levels)):
-        if type(value) is not int or value < (2 if name == "n" else 1):
+        if not is_count(value) or value < (2 if name == "n" else 1):
             raise ValueError(f"{name}={value!r} must be a positive integer, n at least 2")
     if not 0 < keep < 1 or not 0 < scale < math.inf:
         raise ValueError(f"keep={keep!r} must be between 0 and 1, scale={scale!r} positive")
@@ -94,6 +97,7 @@ def annealed_smc(
             generator=generator,
         )  # fmt: skip
         x, step_size = chains.x[-1], chains.step_size.item()
+    log_r, score = bridge.reward(x)
     return Particles(x, log_r, score, -math.inf, bridge.calls)
 
 

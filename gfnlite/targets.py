@@ -1,14 +1,26 @@
 """All targets, and the tasks by name: densities known up to their normaliser.
 
-What a target is stands in energy.py; the targets themselves in mixtures.py, funnel.py, wells.py and
-bayes.py; those made of others in combine.py.
+What a target is stands in energy.py; the targets themselves in mixtures.py, funnels.py, wells.py
+and bayes.py; those made of callables in callables.py, of other targets in combine.py.
 """
 
 from .bayes import LogGaussianCox, LogisticRegression, breast_cancer, finnish_pines
+from .callables import as_target
 from .combine import tempered, weighted_sum
-from .energy import ClosedForm, Target, as_target, check_condition
-from .funnel import Funnel, easy_funnel, funnel
-from .mixtures import GMM, Gaussian, Rings, TwoMoons, gmm9, gmm25, gmm40, rings, two_moons
+from .energy import ClosedForm, Target, check_condition, check_target
+from .funnels import Funnel, easy_funnel, funnel
+from .mixtures import (
+    GMM,
+    Gaussian,
+    Rings,
+    TwoMoons,
+    gmm9,
+    gmm25,
+    gmm40,
+    gmm40_in,
+    rings,
+    two_moons,
+)
 from .wells import ManyWell
 
 __all__ = [
@@ -25,12 +37,14 @@ __all__ = [
     "as_target",
     "breast_cancer",
     "check_condition",
+    "check_target",
     "easy_funnel",
     "finnish_pines",
     "funnel",
     "gmm9",
     "gmm25",
     "gmm40",
+    "gmm40_in",
     "named_target",
     "rings",
     "tempered",
@@ -41,7 +55,7 @@ __all__ = [
 _NAMED = {
     "9gmm": lambda: gmm9,
     "25gmm": lambda: gmm25,
-    "40gmm": gmm40,
+    "40gmm": lambda: gmm40,
     "funnel": lambda: funnel,
     "easy_funnel": lambda: easy_funnel,
     "lgcp": LogGaussianCox,
@@ -58,9 +72,10 @@ def named_target(name: str) -> Target:
     Raises:
         ValueError: if no task has that name; the error lists those there are.
     """
-    if name in _NAMED:
-        return _NAMED[name]()
-    if isinstance(name, str) and name.startswith("manywell") and name[8:].isdigit():
-        return ManyWell(int(name[8:]))
+    if isinstance(name, str):
+        if name in _NAMED:
+            return _NAMED[name]()
+        if name.startswith("manywell") and name[8:].isdecimal():
+            return ManyWell(int(name[8:]))
     known = ", ".join(_NAMED)
     raise ValueError(f"task={name!r} is unknown; known: {known}, manywell<d> (manywell32)")

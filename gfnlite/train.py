@@ -27,7 +27,8 @@ __all__ = ["Callback", "exploration_at", "learning_rate_factor", "train", "train
 Callback = Callable[["GFNDiffusion", dict], None]  # called with each entry of the history
 
 LOGS = 60  # entries in the history of a training run
-LOG_SAMPLES = 500  # trajectories behind each ELBO and EUBO in the history
+LOG_SAMPLES = 500  # trajectories behind each ELBO and EUBO in the history ...
+LOG_NUMBERS = 20_000_000  # ... unless their states are more than so many numbers
 CHECKPOINT_SECONDS = 30
 
 
@@ -50,7 +51,7 @@ def replays(config, iteration: int) -> bool:
 def train_step(sampler: "GFNDiffusion") -> torch.Tensor:
     """One optimiser step on one batch, generated or replayed; its loss ()."""
     config = sampler.config
-    progress = min(1.0, sampler.iteration / config.iterations)
+    progress = min(1.0, sampler.iteration / sampler.planned)
     if config.coarse_steps and progress < config.coarse_fraction:
         grid = time_grid(config.coarse_steps, "random", sampler.generators["grid"])
     else:
@@ -58,22 +59,25 @@ def train_step(sampler: "GFNDiffusion") -> torch.Tensor:
     for group in sampler.optimiser.param_groups:
         group["lr"] = group["initial_lr"] * learning_rate_factor(config, progress)
 
-    name = config.objective
-    if replays(config, sampler.iteration) and len(sampler.replayed):
+    replayed = replays(config, sampler.iteration) and len(sampler.replayed) > 0
+    if replayed:
         trajectory = _destroyed(sampler, grid)
-        name = config.replay_objective or name
+        name = config.replay_objective or config.objective
     else:
         trajectory = _generated(sampler, grid, exploration_at(config, progress))
+        name = config.objective
     # Reading a value makes a GPU wait, so there a bad batch is found at the next log instead.
     if sampler.device.type == "cpu":
         _refuse_non_finite(trajectory, sampler.iteration)
+    if not replayed and "policy" in sampler.buffers:
+        _remember(sampler, trajectory)
     if config.warm_log_z and sampler.iteration == 0:
         # From 0 Adam would take |log Z| / lr_log_z steps to get there, and all else would wait.
         sampler.policy.start_log_z(trajectory.log_weight.mean())
     sampler.optimiser.zero_grad(set_to_none=True)
     if name == "reverse_kl":
         loss = objectives.reverse_kl(trajectory)
-        loss.backward()
+        loss.backward(inputs=list(sampler.policy.parameters()))  # not those of a user's energy
     else:
         loss = gradient(sampler.policy, trajectory, objective(name, config))
     if config.grad_clip is not None:
@@ -94,7 +98,7 @@ def objective(name: str, config) -> Callable[[Trajectory], torch.Tensor]:
 
 
 def _generated(sampler: "GFNDiffusion", grid: torch.Tensor, exploration: float) -> Trajectory:
-    """A batch from P_F with exploration; its ends are kept for replay, if there is any."""
+    """A batch from P_F with exploration."""
     config, generator = sampler.config, sampler.generators["train"]
     condition, repeats = None, None
     if sampler.target.condition_dim:
@@ -106,12 +110,21 @@ def _generated(sampler: "GFNDiffusion", grid: torch.Tensor, exploration: float) 
         generator=generator, differentiable=config.objective == "reverse_kl",
     )  # fmt: skip
     trajectory.repeats = repeats
-    if "policy" in sampler.buffers:
-        log_weight = (trajectory.log_weight - trajectory.log_proposal).detach()
-        sampler.buffers["policy"].add(
-            trajectory.x[-1], trajectory.log_reward, log_weight, condition
-        )
     return trajectory
+
+
+def _remember(sampler: "GFNDiffusion", trajectory: Trajectory) -> None:
+    """Keep the ends of a generated batch, weighted for the law that really drew them.
+
+    With conditions a weight is relative to log Z_theta(c), or easy conditions would crowd out the
+    others: E[w] is Z(c).
+    """
+    tr = trajectory
+    with torch.no_grad():
+        log_weight = tr.log_weight - tr.log_proposal
+        if tr.condition is not None:
+            log_weight = log_weight - sampler.policy.log_z(tr.condition)
+    sampler.buffers["policy"].add(tr.x[-1], tr.log_reward, log_weight, tr.condition)
 
 
 def _destroyed(sampler: "GFNDiffusion", grid: torch.Tensor) -> Trajectory:
@@ -133,7 +146,8 @@ def _destroyed(sampler: "GFNDiffusion", grid: torch.Tensor) -> Trajectory:
 def _search(sampler: "GFNDiffusion") -> None:
     """Local search: MALA from samples of the policy; all kept states go into the search buffer.
 
-    MALA leaves the target invariant, so a state has the importance weight of its start.
+    MALA leaves R^(1 / temperature) invariant, so for that a state has the importance weight of its
+    start; the weights for R differ by R^(1 - 1 / temperature), at the start and at the state.
     """
     config, generator = sampler.config, sampler.generators["train"]
     starts = sampler.buffers["policy"].sample(config.batch_size, generator)
@@ -145,10 +159,11 @@ def _search(sampler: "GFNDiffusion") -> None:
     count, condition = len(chains.x), starts.condition
     # drawn with probability p of N, a start of weight w stands for w / (N p)
     weight = starts.log_weight - starts.log_prob - math.log(len(sampler.buffers["policy"]))
+    gain = (1 - 1 / config.ls_temperature) * (chains.log_reward - starts.log_reward)
     sampler.buffers["search"].add(
         chains.x.flatten(0, 1),
         chains.log_reward.flatten(),
-        weight.repeat(count),
+        (weight + gain).flatten(),
         None if condition is None else condition.repeat(count, 1),
     )
     sampler.energy_calls += chains.energy_calls
@@ -207,6 +222,7 @@ def train(
 ) -> None:
     """Take `iterations` steps; keep a checkpoint and history.jsonl in `folder`, if there is one."""
     end = sampler.iteration + iterations
+    sampler.planned = max(sampler.planned, end)  # the schedules stretch to a later end
     log_every = max(1, sampler.config.iterations // LOGS)
     bar = _progress_bar(sampler.iteration, end, progress)
     started, before, saved = time.monotonic(), sampler.seconds, time.monotonic()
@@ -244,15 +260,16 @@ def _measure(sampler: "GFNDiffusion", loss: torch.Tensor) -> dict:
     """One entry of the history; its own random state, so that logging never changes training."""
     generator = torch.Generator(sampler.device).manual_seed(sampler.iteration)
     condition, target = None, sampler.target
+    n = max(16, min(LOG_SAMPLES, LOG_NUMBERS // (sampler.config.steps * target.dim)))
     if target.condition_dim:
-        condition = target.sample_condition(LOG_SAMPLES, generator).to(sampler.device)
+        condition = target.sample_condition(n, generator).to(sampler.device)
     grid = time_grid(sampler.config.steps, sampler.config.grid)
-    generated = sampler.rollout(grid, LOG_SAMPLES, condition=condition, generator=generator)
+    generated = sampler.rollout(grid, n, condition=condition, generator=generator)
     _refuse_non_finite(generated, sampler.iteration)
     upper = None
     if target.sample is not None:
         extra = () if condition is None else (condition,)
-        exact = target.sample(LOG_SAMPLES, generator, *extra)
+        exact = target.sample(n, generator, *extra)
         destroyed = sampler.rollout(grid, x=exact, condition=condition, generator=generator)
         upper = metrics.eubo(destroyed.log_weight)
     return {

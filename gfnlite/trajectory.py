@@ -10,7 +10,7 @@ from .process import Steps
 __all__ = ["Trajectory", "importance_resample"]
 
 
-@dataclass
+@dataclass(repr=False)
 class Trajectory:
     """A batch of B trajectories on one time grid; its log-densities are relative to the reference.
 
@@ -46,6 +46,9 @@ class Trajectory:
     energy_calls: int = 0
     repeats: int | None = None
 
+    def __repr__(self):
+        return f"Trajectory(T={len(self.steps)}, B={len(self.log_reward)}, d={self.x.shape[-1]})"
+
     @property
     def t(self) -> Tensor:
         """Times (T + 1,)."""
@@ -73,11 +76,10 @@ class Trajectory:
     @property
     def log_pb(self) -> Tensor:
         """log P_B of each transition (T, B); the first of a pinned process is certain: 0."""
-        moved = self.x[:-1] - self.steps.b[:, None, None] * self.x[1:]
-        inner = _log_normal(moved, self.process.sigma2 * self.steps.g)
-        if self.process.pinned:
-            inner[0] = 0
-        return self.ratio_pb + inner
+        first = int(self.process.pinned)
+        moved = self.x[first:-1] - self.steps.b[first:, None, None] * self.x[first + 1 :]
+        inner = _log_normal(moved, self.process.sigma2 * self.steps.g[first:])
+        return torch.cat((self.ratio_pb[:first], self.ratio_pb[first:] + inner))
 
     @property
     def log_p0(self) -> Tensor:

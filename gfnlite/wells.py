@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from .energy import LOG_2PI, ClosedForm
+from .energy import LOG_2PI, ClosedForm, is_count
 
 __all__ = ["ManyWell"]
 
@@ -20,11 +20,15 @@ class ManyWell(ClosedForm):
 
     Args:
         dim: d, even and positive.
+
+    Raises:
+        ValueError: if `dim` is not a positive even integer.
     """
 
     def __init__(self, dim: int = 32):
-        if not (isinstance(dim, int) and dim > 0 and dim % 2 == 0):
+        if not is_count(dim) or dim % 2:
             raise ValueError(f"dim={dim!r} of ManyWell must be a positive even integer")
+        dim = int(dim)
         self.dim, self.name = dim, f"manywell{dim}"
         self._grid, self._cdf, log_z1 = _double_well()
         self.log_z = dim / 2 * (log_z1 + 0.5 * LOG_2PI)

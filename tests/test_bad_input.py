@@ -81,10 +81,10 @@ CASES = {
     ),
     "column": (lambda: energy(lambda x: x[:, :1]), "got shape \\(8, 1\\)"),
     "number": (lambda: energy(lambda x: 1.0), "got float"),
-    "nan energy": (lambda: energy(nan_at_some), "'nan_at_some' is NaN at . of 8 points"),
+    "nan energy": (lambda: energy(nan_at_some), "'nan_at_some\\(x\\)' is NaN at . of 8 points"),
     "no gradient": (
         lambda: energy(detached).target.score(torch.ones(2, 2)),
-        "'detached' has no gradient with respect to x",
+        "'detached\\(x\\)' has no gradient with respect to x",
     ),
     "contours": (lambda: gl.plots.density(gl.ManyWell(4), 3.0), "has dim=4; contours need dim=2"),
     "w2": (lambda: gl.w2(torch.zeros(3, 2), torch.zeros(3, 1)), "x and y must be"),

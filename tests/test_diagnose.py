@@ -75,6 +75,40 @@ def test_not_converged_if_stopped_early_or_never_begun():
     assert module.check_convergence(evidence(history=[])).advice == "call fit()"
 
 
+LONG = CONFIG.replace(iterations=5000)
+FLAT = history(-9.0, -5.0, -5.0, -5.0, -5.0, -5.0, -5.0, -5.0, last=5000)
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({}, "set learn_variance=True, or steps=100 (now 50)"),
+        ({"config": LONG.replace(learn_variance=True)}, "set steps=100 (now 50)"),
+        ({"history": history(-9, -2, -2, -2, -4, -4, -5, -5, last=5000)}, "set lr=0.001 (now 0.00"),
+        (
+            {"history": history(-5.0, -5.0, last=1000), "config": CONFIG},
+            "iterations=4000 (now 1000",
+        ),
+        ({"elbo": -0.2, "eubo": 5.0}, "set learn_variance=True"),  # seen from the target alone
+        ({"elbo": -0.9, "eubo": 2.0, "history": FLAT[:4]}, "call fit() for the other 2,500"),
+    ],
+)
+def test_a_gap_that_nothing_else_explains_is_not_fine(changes, expected):
+    ill = evidence(**{"elbo": -5.0, "config": LONG, "history": FLAT} | changes)
+    assert [check(ill) is None for check in module.CHECKS] == [True] * 4 + [False]
+    finding = module.check_gap(ill)
+    assert finding.verdict == "not converged" and expected in finding.advice
+    assert f"{-ill.elbo:.1f} nats below IS log Z and the EUBO {ill.eubo:.1f}" in finding.evidence
+
+
+def test_a_gap_is_not_reported_twice_nor_below_a_nat():
+    gap = {"elbo": -5.0, "config": LONG, "history": FLAT}
+    assert module.check_gap(evidence(**gap | {"elbo": -0.95})) is None
+    assert module.check_gap(evidence(**gap, ess=0.001)) is None  # the weights are degenerate
+    assert module.check_gap(evidence(**gap, modes=modes(1.0, 0.0))) is None  # collapsed
+    assert "EUBO" not in module.check_gap(evidence(**gap | {"eubo": None})).evidence
+
+
 def test_collapse_names_the_modes_and_the_mass_that_is_missing():
     lost = modes(0.5, 0.0, 0.46, 0.04, mass=[0.3, 0.2, 0.2, 0.3])
     finding = module.check_collapse(evidence(modes=lost, eubo=12.0))
@@ -180,6 +214,61 @@ def test_a_sampler_that_learned_all_modes_is_fine(fine):
     blind = diagnose(without_truth(fine))
     assert blind.verdicts == ["fine"], blind
     assert blind.evidence.eubo is None and "would not be noticed" in repr(blind)
+
+
+@pytest.mark.parametrize("target, settings", [
+    (gl.Gaussian([3.0] * 2, 0.3), {"steps": 10, "iterations": 300, "sigma2": 1.0, "lr": 1e-3}),
+    (gl.targets.two_moons, {"iterations": 20}),
+])  # fmt: skip
+def test_a_sampler_that_is_nats_off_is_not_fine(target, settings):
+    sampler = gl.GFNDiffusion(target, device="cpu", **settings).fit(progress=False)
+    diagnosis = diagnose(sampler)
+    e = diagnosis.evidence
+    assert e.log_z_is - e.elbo > 1.5
+    assert diagnosis.verdicts[0] == "not converged", diagnosis
+    assert "nats below IS log Z" in repr(diagnosis) and "To do: set iterations=" in repr(diagnosis)
+
+
+def test_and_the_same_sampler_trained_as_advised_is_fine():
+    target, settings = gl.Gaussian([3.0] * 2, 0.3), {"steps": 10, "iterations": 4000, "sigma2": 1.0}
+    sampler = gl.GFNDiffusion(target, device="cpu", batch_size=32, hidden=32, **settings)
+    diagnosis = diagnose(sampler.fit(progress=False))
+    assert diagnosis.verdicts == ["fine"], diagnosis
+
+
+@pytest.mark.parametrize("energy", [
+    lambda x: torch.from_numpy((x.numpy() ** 2).sum(-1)),
+    lambda x: x.detach().square().sum(-1),
+])  # fmt: skip
+def test_without_a_gradient_there_is_no_pilot_and_the_diagnosis_says_so(energy):
+    sampler = gl.GFNDiffusion(energy, dim=2, iterations=10, steps=5).fit(progress=False)
+    diagnosis = diagnose(sampler, 200)
+    assert not diagnosis.evidence.piloted and diagnosis.evidence.unseen == 0
+    assert "the sampler itself never met would not be noticed (no pilot" in repr(diagnosis)
+    smooth = gl.GFNDiffusion(lambda x: x.square().sum(-1), dim=2, iterations=10, steps=5)
+    assert diagnose(smooth, 200).evidence.piloted and "no pilot," not in repr(diagnose(smooth, 200))
+
+
+def two_sided(x, c):
+    return ((x.square() - c.square()) ** 2).sum(-1)
+
+
+def test_a_posterior_is_diagnosed_at_its_condition():
+    conditions = torch.tensor([[0.5], [4.0]])
+    sampler = gl.GFNDiffusion(
+        two_sided, dim=2, conditions=conditions, iterations=10, steps=5, device="cpu"
+    ).fit(progress=False)
+    near, far = (diagnose(sampler, 500, condition=c).evidence for c in conditions)
+    assert near.reach < 2 and far.reach == pytest.approx(4, abs=0.5)  # where the pilot went
+    assert repr(diagnose(sampler, 500, condition=[4.0])) == repr(
+        diagnose(sampler, 500, condition=conditions[1])
+    )
+
+
+@pytest.mark.parametrize("bad", [{"seed": None}, {"seed": 0.5}, {"n_samples": 0}])
+def test_bad_arguments_are_one_clear_error(bad):
+    with pytest.raises(ValueError, match=r"=.* must be an integer"):
+        diagnose(gl.GFNDiffusion(gl.gmm9), **bad)
 
 
 def test_a_collapsed_sampler_is_told_to_explore(collapsed):

@@ -30,6 +30,27 @@ def test_samples_of_two_dimensions_are_refused(distance):
         distance(torch.zeros(5, 2), torch.zeros(5, 3))
 
 
+@pytest.mark.parametrize("distance", [w2, sinkhorn, mmd])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_samples_that_are_empty_or_not_finite_are_refused(distance, bad):
+    x, broken = torch.zeros(5, 2), torch.zeros(5, 2)
+    broken[3] = bad
+    with pytest.raises(ValueError, match="must be finite: 1 points of x and 0 of y are not"):
+        distance(broken, x)
+    with pytest.raises(ValueError, match="0 points of x and 1 of y are not"):
+        distance(x, broken)
+    with pytest.raises(ValueError, match=r"none empty, got \(0, 2\) and \(5, 2\)"):
+        distance(x[:0], x)
+
+
+@pytest.mark.parametrize("distance", [w2, sinkhorn, mmd])
+def test_lists_arrays_and_tensors_with_a_gradient_are_taken(distance, generator):
+    x, y = normal(20, 2, generator), normal(20, 2, generator) + 1
+    value = distance(x, y)
+    assert distance(x.tolist(), y.numpy()) == pytest.approx(value, rel=1e-4)
+    assert distance(x.clone().requires_grad_(), y) == value
+
+
 @pytest.mark.parametrize("reg", [0.5, 5.0, 500.0, None])
 def test_a_shift_has_its_length_as_w2_and_as_sinkhorn_for_any_reg(generator, reg):
     # |x - (y + s)|^2 is |x - y|^2 + |s|^2 plus terms of x and of y alone, which the potentials
@@ -161,7 +182,7 @@ def test_floors_are_remembered_for_equal_targets_and_not_across_targets(monkeypa
     "floor", [distances.w2_floor, distances.sinkhorn_floor, distances.mmd_floor]
 )
 def test_a_floor_needs_exact_samples(floor):
-    with pytest.raises(ValueError, match="target 'bowl' has no exact samples"):
+    with pytest.raises(ValueError, match="target 'bowl\\(x\\)' has no exact samples"):
         floor(gl.targets.as_target(bowl, 2), 100)
 
 

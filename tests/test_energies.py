@@ -4,24 +4,31 @@ import copy
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from gfnlite.local_search import mala
+from gfnlite.smc import annealed_smc
 from gfnlite.targets import (
     GMM,
     Funnel,
     Gaussian,
     LogGaussianCox,
     LogisticRegression,
+    ManyWell,
     Rings,
     Target,
     TwoMoons,
     as_target,
+    breast_cancer,
     check_condition,
+    check_target,
     gmm9,
     gmm25,
-    gmm40,
+    gmm40_in,
+    named_target,
     tempered,
     weighted_sum,
 )
@@ -49,7 +56,7 @@ def test_a_callable_is_an_energy():
     assert torch.equal(log_r, -bowl(X)) and torch.equal(score, -2 * X)
     assert not log_r.requires_grad and not score.requires_grad
     assert target.log_z is target.sample is target.mode_mass is target.sample_condition is None
-    assert (target.dim, target.condition_dim, target.name) == (2, 0, "bowl")
+    assert (target.dim, target.condition_dim, target.name) == (2, 0, "bowl(x)")
 
 
 def test_a_target_stays_itself():
@@ -168,6 +175,134 @@ def test_targets_are_copied_and_shown():
     assert "condition_dim=2" in repr(conditional)
 
 
+KINDS = [torch.float64, torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_an_energy_of_another_type_has_that_of_x(kind):
+    target = as_target(lambda x: bowl(x).to(kind), dim=2)
+    log_r, score = target.log_reward_and_score(X)
+    assert log_r.dtype == score.dtype == target.log_reward(X).dtype == torch.float32
+    torch.testing.assert_close((log_r, score), (-bowl(X), -2 * X), rtol=0.01, atol=0.01)
+    x = X.clone().requires_grad_()
+    assert target.log_reward(x).requires_grad
+    assert target.log_reward(X.double()).dtype == torch.float64
+
+
+def test_an_energy_that_counts_is_an_energy():
+    for kind in (torch.int64, torch.bool):
+        target = as_target(lambda x, kind=kind: (x[:, 0] > 0).to(kind), dim=2)
+        assert target.log_reward(X).tolist() == [-1.0, 0.0, 0.0]
+
+
+class Plain(Target):
+    """The bowl, its log reward without the condition that it does not take."""
+
+    dim = 2
+
+    def log_reward(self, x):
+        return -bowl(x)
+
+
+class Full(Plain):
+    def log_reward(self, x, condition=None):
+        return -bowl(x)
+
+
+def test_the_condition_may_be_left_out():
+    def everything(target):
+        generator = torch.Generator().manual_seed(0)
+        particles = annealed_smc(target, 50, 2.0, generator=generator)
+        mixed = weighted_sum([target, conditional], [1.0, 2.0])
+        return [
+            target.energy(X), target.score(X), *target.log_reward_and_score(X),
+            tempered(target, 2.0).score(X), weighted_sum([target, gmm9], [1.0, 2.0]).energy(X),
+            mixed.score(X, C), mala(target, X, steps=3, burn_in=1, generator=generator).x,
+            particles.x, particles.log_reward, particles.score,
+        ]  # fmt: skip
+
+    check_target(Plain(), X)
+    for found, expected in zip(everything(Plain()), everything(Full()), strict=True):
+        assert torch.equal(found, expected)
+
+
+def of(**methods):
+    return type("Custom", (Full,), methods)()
+
+
+def draws(n, generator=None):
+    return torch.randn(n, 2, generator=generator)
+
+
+def test_a_good_target_passes():
+    for target in (
+        gmm25,
+        ManyWell(2),
+        conditional,
+        tempered(gmm9, 2.0),
+        of(sample=staticmethod(draws)),
+    ):
+        check_target(target, X, C if target.condition_dim else None)
+    check_target(breast_cancer(), torch.zeros(8, 31))
+    # One without gradient is fine where none is needed.
+    check_target(tempered(as_target(no_gradient, 2), 2.0), X)
+    state = torch.get_rng_state()
+    check_target(of(sample=staticmethod(draws)), X)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+BROKEN = {
+    "no dim": (type("Custom", (Target,), {})(), "target 'custom' has dim=None, must be a positive"),
+    "dim": (of(dim=2.0), "has dim=2.0, must be a positive integer"),
+    "condition_dim": (of(condition_dim=-1), "condition_dim=-1, must be a non-negative integer"),
+    "abstract": (type("Custom", (Target,), {"dim": 2})(), "Custom must define log_reward"),
+    "number": (
+        of(log_reward=lambda self, x: 1.0),
+        r"log_reward of target 'custom' must return .* \(B,\) = \(3,\) .*, got float",
+    ),
+    "column": (of(log_reward=lambda self, x: -x[:, :1]), r"\(3,\) for .*got shape \(3, 1\)"),
+    "double": (of(log_reward=lambda self, x: -bowl(x).double()), "torch.float32, the .*float64"),
+    "no x": (of(log_reward=lambda self: 1.0), r"log_reward .* must take \(x\): too many pos"),
+    "score": (of(score=lambda self, x: x[:, 0]), r"score .*\(B, d\) = \(3, 2\).*got shape \(3,\)"),
+    "sample": (of(sample=lambda self, n: X), r"sample .* must take \(n, generator\): too many"),
+    "samples": (of(sample=lambda self, n, generator: X[0]), r"\(3, 2\) .*got shape \(2,\)"),
+}
+
+
+@pytest.mark.parametrize("target, message", BROKEN.values(), ids=BROKEN)
+def test_a_broken_target_is_one_clear_error(target, message):
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        check_target(target, X)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_target_is_noticed_where_it_is_used():
+    for broken in (of(log_reward=lambda self, x: -x.square()), BROKEN["double"][0]):
+        for call in (broken.score, lambda x, broken=broken: mala(broken, x, steps=2, burn_in=0)):
+            with pytest.raises(ValueError, match="log_reward of target 'custom' must return"):
+                call(X)
+    wrong = of(log_reward_and_score=lambda self, x: (-bowl(x), x[:, 0]))
+    for call in (wrong.score, lambda x: mala(wrong, x, steps=2, burn_in=0)):
+        with pytest.raises(ValueError, match="score of target 'custom' must return"):
+            call(X)
+    with pytest.raises(ValueError, match="has dim=2.0, must be"):
+        as_target(of(dim=2.0))
+
+
+def test_callables_in_combinators():
+    assert torch.equal(tempered(bowl, 2.0, dim=2).energy(X), bowl(X) / 2)
+    both = weighted_sum([bowl, gmm9], [2.0, 1.0], dim=2)
+    torch.testing.assert_close(both.energy(X), 2 * bowl(X) + gmm9.energy(X))
+
+
+def test_integers_of_numpy_are_integers():
+    for two in (np.int64(2), np.int32(2), np.uint8(2)):
+        for target in (as_target(bowl, two), ManyWell(two), Funnel(two), gmm40_in(two)):
+            assert type(target.dim) is int and target.log_reward(X).shape == (3,)
+        assert as_target(gmm9, two) is gmm9 and LogGaussianCox(X.sigmoid(), two).dim == 4
+        assert (ManyWell(two).name, gmm40_in(two).name) == ("manywell2", "40gmm")
+
+
 def no_gradient(x):
     return x.detach().square().sum(-1)
 
@@ -189,20 +324,26 @@ CASES = {
         r"condition_dim=3 but conditions have shape \(3, 2\)",
     ),
     "own": (lambda: as_target(gmm9, conditions=C), "conditions is for callables; target '9gmm'"),
-    "other": (lambda: as_target(conditional, condition_dim=3), "'spring' has its own .*dim=2"),
+    "other": (lambda: as_target(conditional, condition_dim=3), "spring.* has its own .*dim=2"),
     "taken": (lambda: gmm9.score(X, C), "condition given, but target '9gmm' takes none"),
-    "taken by callable": (lambda: as_target(bowl, 2).energy(X, C), "target 'bowl' takes none"),
+    "taken by callable": (
+        lambda: as_target(bowl, 2).energy(X, C),
+        r"target 'bowl\(x\)' takes none",
+    ),
     "taken by sum": (lambda: tempered(gmm9, 2.0).energy(X, C), "'9gmm at T=2' takes none"),
     "missing": (
         lambda: conditional.energy(X),
-        r"'spring' needs condition \(B, c\) = \(3, 2\), got None",
+        r"'spring\(x, c\)' needs condition \(B, c\) = \(3, 2\), got None",
     ),
     "rows": (lambda: conditional.score(X, C[:2]), r"\(B, c\) = \(3, 2\), got \(2, 2\)"),
     "columns": (lambda: check_condition(conditional, X, C[:, :1]), r"got \(3, 1\)"),
     "list": (lambda: check_condition(conditional, X, [1, 2]), r"\(3, 2\), got \[1, 2\]"),
     "shape": (lambda: as_target(lambda x: x, 2).score(X), r"\(B,\) = \(3,\).*got shape \(3, 2\)"),
     "type": (lambda: as_target(lambda x: 1.0, 2).energy(X), "must return a tensor.*got float"),
-    "gradient": (lambda: as_target(no_gradient, 2).score(X), "'no_gradient' has no gradient with"),
+    "gradient": (
+        lambda: as_target(no_gradient, 2).score(X),
+        r"'no_gradient\(x\)' has no gradient with",
+    ),
     "no x": (
         lambda: as_target(lambda x: torch.ones(3, requires_grad=True), 2).score(X),
         "has no gradient with respect to x",
@@ -222,11 +363,11 @@ CASES = {
     ),
     "variance": (lambda: GMM([[0.0]], [-1.0]), r"variance=\[-1.0\] must be positive"),
     "weights": (lambda: GMM([[0.0]], 1.0, weights=[1, 2]), r"weights must be .*\(1,\), got \(2,"),
-    "mean": (lambda: Gaussian(0.0), r"mean must be one vector of length d, got \(\)"),
-    "40": (lambda: gmm40(0), "dim=0 must be a positive integer"),
+    "mean": (lambda: Gaussian(0.0), r"mean must have shape \(d,\), got \(\)"),
+    "40": (lambda: gmm40_in(0), "dim=0 must be a positive integer"),
     "funnel": (lambda: Funnel(1), "dim=1 of Funnel must be an integer of at least 2"),
     "funnel variance": (lambda: Funnel(2, 0.0), "variance=0.0 must be positive"),
-    "radii": (lambda: Rings([1.0, 0.0], 0.1), r"radii=\[1.0, 0.0\] must be a sequence of positive"),
+    "radii": (lambda: Rings([1.0, 0.0], 0.1), r"radii=.* must be positive and finite"),
     "ring std": (lambda: Rings([1.0], -0.1), "std=-0.1 must be positive"),
     "moons": (lambda: TwoMoons(1.0, 0.0), "radius=1.0 and noise=0.0 must be positive"),
     "points": (lambda: LogGaussianCox(X), r"points must be \(N, 2\) in \[0, 1\]\^2"),
@@ -234,6 +375,36 @@ CASES = {
     "features": (lambda: LogisticRegression(X, LABELS[:2]), r"\(N,\), got \(3, 2\) and \(2,\)"),
     "labels": (lambda: LogisticRegression(X, 2 * LABELS), r"labels must be 0 or 1, got \[0, 2\]"),
     "constant": (lambda: LogisticRegression(X * 0, LABELS), "features must vary, got a constant"),
+    "makes": (lambda: as_target(gmm40_in, 2), "energy_fn=gmm40_in makes a Target: call it"),
+    "makes some": (lambda: as_target(lambda x: gmm9, 2).score(X), "got a Target: call it first"),
+    "bare": (lambda: tempered(bowl, 2.0), "dim=None: a callable energy needs dim"),
+    "bare sum": (lambda: weighted_sum([bowl], [1]), "dim=None: a callable energy needs dim"),
+    "bare sum dim": (lambda: weighted_sum([bowl, gmm9], [1, 1], 3), "dim=3 but target '9gmm' has"),
+    "mala": (
+        lambda: mala(bowl, X),
+        r"target=bowl must be a Target: wrap a .* with gl.targets.as_target\(fn, dim\)",
+    ),
+    "smc": (lambda: annealed_smc(bowl, 9, 1.0), "target=bowl must be a Target"),
+    "x of funnel": (
+        lambda: Funnel(10).log_reward(torch.zeros(3, 5)),
+        r"needs x of shape \(B, d\) = \(B, 10\), got \(3, 5\)",
+    ),
+    "x of wells": (lambda: ManyWell(4).score(torch.zeros(3, 6)), r"'manywell4' .* got \(3, 6\)"),
+    "x of bell": (lambda: Gaussian([0.0] * 3).energy(torch.zeros(3, 1)), r"3\), got \(3, 1\)"),
+    "one x": (lambda: gmm9.log_reward(X[0]), r"needs x .* got \(2,\)"),
+    "no mean": (lambda: Gaussian([]), r"mean must have shape \(d,\), got \(0,\)"),
+    "nan mean": (lambda: Gaussian([0, math.nan]), "mean must be finite, got 1 not so"),
+    "stds": (lambda: Gaussian([0, 0], [1, 2, 3]), r"std must be .* shape \(2,\), got \(3,\)"),
+    "infinite std": (lambda: Gaussian([0.0], math.inf), "std=inf must be positive and finite"),
+    "no means": (lambda: GMM(torch.zeros(0, 2), 1), r"means must have shape .*got \(0, 2\)"),
+    "nan means": (lambda: GMM([[math.nan]], 1), "means must be finite, got 1 not so"),
+    "no radii": (lambda: Rings([], 1.0), r"radii must have shape \(K,\), got \(0,\)"),
+    "infinite funnel": (lambda: Funnel(2, math.inf), "variance=inf must be positive and finite"),
+    "moon points": (lambda: TwoMoons(1.0, 0.1, 0), "points=0 must be a positive integer"),
+    "no points": (lambda: LogGaussianCox(torch.zeros(0, 2)), r"N at least 1, got \(0, 2\)"),
+    "nan features": (lambda: LogisticRegression(X / 0, LABELS), "features must be finite, got"),
+    "name list": (lambda: named_target(["a"]), r"task=\['a'\] is unknown; known: 9gmm"),
+    "squared": (lambda: named_target("manywell²"), "task='manywell²' is unknown"),
     "prior": (lambda: LogisticRegression(X, LABELS, -1.0), "variance=-1.0 must be positive"),
 }
 

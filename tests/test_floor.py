@@ -110,7 +110,7 @@ def test_no_trained_fixed_variance_beats_its_floor(name, floor, steps):
     error = (log_weight.std() / math.sqrt(20_000)).item()
     gap = target.log_z - gl.elbo(log_weight)
     assert gap > -coordinates * floor(steps) - 4 * error
-    assert gap < 4  # it has learned something: the floor was in reach
+    assert gap < 3 * coordinates * -floor(steps)  # and it came near
 
 
 def test_a_learned_variance_goes_below_the_floor_of_a_fixed_one():

@@ -3,12 +3,14 @@
 import json
 import math
 import pickle
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 import gfnlite as gl
-from gfnlite import metrics
+from gfnlite import evaluation, metrics
 from gfnlite.metrics import STATISTICS, bootstrap, ess_forward, evaluate, mode_coverage
 
 # An untrained sampler is the reference process: log w depends on x_1 ~ N(0, sigma^2 I) alone.
@@ -175,7 +177,7 @@ def test_evaluation_has_its_keys_intervals_and_table(distances):
     sampler = gl.GFNDiffusion(gl.gmm9, iterations=1, steps=10)
     result = evaluate(sampler, 1000, None, 0, distances)
     keys = "elbo eubo log_z_is log_z_learned ess w2 w2_floor modes mode_weights energy_calls "
-    keys += "n_samples ess_forward mode_coverage"
+    keys += "n_samples ess_forward mode_coverage log_z"
     extra = "sinkhorn sinkhorn_floor mmd mmd_floor"
     assert list(result) == (f"{keys} {extra}" if distances else keys).split()
     assert set(result.intervals) == {"elbo", "eubo", "log_z_is", "ess", "ess_forward"}
@@ -188,6 +190,7 @@ def test_evaluation_has_its_keys_intervals_and_table(distances):
     assert f"{low:.3f} to {high:.3f}" in result._repr_html_()
     assert ("MMD" in repr(result)) == distances
     assert all(len(row) == 2 for row in result.rows())
+    assert result["log_z"] == 0 and ("true log Z", "0.000") in result.rows()
 
 
 def test_evaluation_of_a_target_without_truth_says_none():
@@ -196,7 +199,146 @@ def test_evaluation_of_a_target_without_truth_says_none():
     absent = {key for key, value in result.items() if value is None}
     assert absent == set(
         "eubo ess_forward w2 w2_floor sinkhorn sinkhorn_floor mmd mmd_floor modes mode_weights "
-        "mode_coverage".split()
+        "mode_coverage log_z".split()
     )
     assert set(result.intervals) == {"elbo", "log_z_is", "ess"}
     assert "unknown" in repr(result)
+
+
+def test_lists_and_arrays_are_taken_as_tensors(log_weights):
+    for metric in (gl.elbo, gl.eubo, gl.log_z_is, gl.ess, ess_forward):
+        value = metric(log_weights[0])
+        for other in (log_weights[0].tolist(), log_weights[0].numpy()):
+            assert metric(other) == pytest.approx(value, rel=1e-5)
+        with pytest.raises(ValueError, match="log-weights are empty"):
+            metric([])
+    share, mass = torch.tensor([0.9, 0.1, 0.0]), torch.tensor([0.45, 0.5, 0.05])
+    for count in (gl.modes_found, mode_coverage):
+        for other in (share.tolist(), share.numpy()):
+            assert count(other, mass) == count(share, mass) == count(other, mass.numpy())
+    assert gl.modes_found(share, mass) == 2  # 0.1 of 0.5 is a fifth in each precision
+
+
+def test_mode_coverage_is_its_formula():
+    w, m = [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]
+    q = [2.5 / 3.9, 1 / 3.9, 0.4 / 3.9]
+    entropy = -sum(share * math.log(share) for share in q)
+    assert mode_coverage(w, m) == pytest.approx(entropy / math.log(3))
+
+
+@pytest.mark.parametrize("seed", [None, -1, 2**32, 1.0, True, "0"])
+def test_a_bad_seed_is_one_clear_error(seed):
+    sampler = gl.GFNDiffusion(gl.gmm9, iterations=1, steps=5)
+    with pytest.raises(ValueError, match=r"seed=.* must be an integer from 0 to 4294967295"):
+        evaluate(sampler, 100, None, seed)
+
+
+@pytest.mark.parametrize("n", [None, 1, 100.0, True])
+def test_a_bad_number_of_samples_is_one_clear_error(n):
+    sampler = gl.GFNDiffusion(gl.gmm9, iterations=1, steps=5)
+    with pytest.raises(ValueError, match=r"n_samples=.* must be an integer of at least 2"):
+        evaluate(sampler, n, None, 0)
+    with pytest.raises(ValueError, match="steps=0 must be a positive integer"):
+        evaluate(sampler, 100, 0, 0)
+
+
+def test_numpy_integers_are_integers():
+    sampler = gl.GFNDiffusion(gl.gmm9, iterations=1, steps=5)
+    result = evaluate(sampler, np.int64(100), None, np.int32(3))
+    assert result == evaluate(sampler, 100, None, 3)
+    assert json.loads(json.dumps(result))["n_samples"] == 100
+
+
+def test_samples_that_are_not_finite_have_no_evaluation(monkeypatch):
+    sampler = gl.GFNDiffusion(gl.gmm9, iterations=1, steps=5)
+    broken = sampler.trajectory(10)
+    broken.x[-1, :3] = math.nan
+    monkeypatch.setattr(sampler, "trajectory", lambda *_, **__: broken)
+    with pytest.raises(ValueError, match="x and y must be finite: 3 points of x"):
+        evaluate(sampler, 10, None, 0)
+
+
+def test_batches_hold_so_many_numbers_and_5000_at_most():
+    def sizes(n, dim, steps=None):
+        sampler = SimpleNamespace(config=gl.Config(steps=100), target=SimpleNamespace(dim=dim))
+        return evaluation.batches(sampler, n, steps)
+
+    assert sizes(12_000, 2) == [5000, 5000, 2000]
+    assert sizes(5000, 32) == [5000]
+    forest = sizes(1000, 1600)
+    assert sum(forest) == 1000 and max(forest) == evaluation.NUMBERS // 160_000 > 100
+    assert max(sizes(1000, 1600, 200)) == max(forest) // 2
+    assert sizes(2, 10**6, 100) == [1, 1]
+    with pytest.raises(ValueError, match="steps=0"):
+        sizes(10, 2, 0)
+
+
+def test_evaluation_and_diagnosis_never_hold_more_than_a_batch(monkeypatch):
+    sampler = gl.GFNDiffusion(gl.gmm9, iterations=1, steps=10)
+    whole, held, trajectory = evaluate(sampler, 4000, None, 0), [], sampler.trajectory
+
+    def watched(batch_size=None, x=None, **options):
+        held.append(batch_size or len(x))
+        return trajectory(batch_size, x, **options)
+
+    monkeypatch.setattr(evaluation, "NUMBERS", 300 * 10 * 2)
+    monkeypatch.setattr(sampler, "trajectory", watched)
+    parts = evaluate(sampler, 4000, None, 0)
+    assert max(held) == 300 and sum(held) == 8000
+    assert parts["elbo"] == pytest.approx(whole["elbo"], abs=0.2 * abs(whole["elbo"]))
+    held.clear()
+    gl.diagnose(sampler, 1000)
+    assert max(held) == 300 and sum(held) == 2000
+
+
+class Shifted(gl.Target):
+    """N(x; c, I) times 2 pi exp(c) in two dimensions."""
+
+    name, dim, condition_dim = "shifted", 2, 1
+
+    def log_reward(self, x, condition=None):
+        gl.targets.check_condition(self, x, condition)
+        return condition[:, 0] - 0.5 * (x - condition).square().sum(-1)
+
+    def log_z(self, condition):
+        return condition[:, 0] + math.log(2 * math.pi)
+
+    def sample(self, n, generator=None, condition=None):
+        return condition + torch.randn(n, 2, generator=generator)
+
+    def sample_condition(self, n, generator=None):
+        return torch.rand(n, 1, generator=generator)
+
+
+@pytest.mark.parametrize("c", [0.5, -1.0])
+def test_a_posterior_is_evaluated_at_its_condition(c):
+    sampler = gl.GFNDiffusion(Shifted(), sigma2=SIGMA2, iterations=1, steps=10, device="cpu")
+    result = evaluate(sampler, N, None, 0, condition=torch.tensor([c]))
+    assert result == evaluate(sampler, N, None, 0, condition=[c])
+    log_z = c + math.log(2 * math.pi)
+    assert result["log_z"] == pytest.approx(log_z)
+    # The means differ by c in both coordinates: c^2 over the variance of the second density.
+    assert result["elbo"] == pytest.approx(log_z - kl(SIGMA2, 1) - c**2, abs=0.1)
+    assert result["eubo"] == pytest.approx(log_z + kl(1, SIGMA2) + c**2 / SIGMA2, abs=0.05)
+    assert result["log_z_is"] == pytest.approx(log_z, abs=0.05)
+    assert result["log_z_learned"] == sampler.log_z(torch.tensor([[c]])).item()
+    assert 0 < result["w2_floor"] < result["w2"]
+    vargrad = gl.GFNDiffusion(Shifted(), objective="vargrad", repeats=2, iterations=1, device="cpu")
+    assert evaluate(vargrad, 50, None, 0, condition=[c])["log_z_learned"] is None
+
+
+@pytest.mark.parametrize("look", [lambda s, c: evaluate(s, 50, None, 0, condition=c),
+                                  lambda s, c: gl.diagnose(s, 50, condition=c)])  # fmt: skip
+def test_a_condition_that_is_missing_unasked_for_or_misshapen_is_one_clear_error(look):
+    sampler = gl.GFNDiffusion(Shifted(), iterations=1, steps=5)
+    with pytest.raises(ValueError, match=r"'shifted' takes a condition: pass condition=, one vect"):
+        look(sampler, None)
+    with pytest.raises(ValueError, match=r"one vector of shape \(1,\), got shape \(50, 1\)"):
+        look(sampler, torch.zeros(50, 1))
+    with pytest.raises(ValueError, match="'9gmm' takes none"):
+        look(gl.GFNDiffusion(gl.gmm9, iterations=1, steps=5), [0.5])
+
+
+def test_contours_of_a_bare_energy_are_one_clear_error():
+    with pytest.raises(TypeError, match="contours need a Target, got function"):
+        gl.plots.density(lambda x: x.square().sum(-1), 3.0)

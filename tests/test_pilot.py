@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gfnlite as gl
-from gfnlite.pilot import Scale, reach, suggest_scale
+from gfnlite.pilot import Scale, suggest_scale
 
 
 def within(value, truth, factor):
@@ -53,18 +53,26 @@ def test_settings_known_to_train_well_are_suggested(target, spread, total, seed)
     assert within(found.spread, spread, 1.15)
     assert within(found.sigma2 + found.exploration, total, 1.4)
     assert found.warning is None
-    assert reach(found, found.sigma2, found.exploration) is None
+    assert found.reaches(found.sigma2, found.exploration) is None
 
 
 def test_warns_where_a_sigma2_cannot_reach():
     """25GMM with sigma2 = 5 needs exploration: with 1 alone training finds 12 modes of 25."""
     for seed in range(3):
-        message = reach(gl.gmm25, 5.0, seed=seed)
+        found = suggest_scale(gl.gmm25, seed=seed)
+        message = found.reaches(5.0)
         assert "sigma2=5 " in message and "exploration=" in message
-        assert reach(gl.gmm25, 5.0, 18.0, seed=seed) is None
-        assert reach(gl.ManyWell(32), 1.0, seed=seed) is None
+        assert found.reaches(5.0, 18.0) is None
+        assert suggest_scale(gl.ManyWell(32), seed=seed).reaches(1.0) is None
     scale = Scale(sigma2=1.0, exploration=0.0, spread=1.0, radius=4.1, energy_calls=0)
-    assert reach(scale, 1.0) is not None and reach(scale, 1.1) is None
+    assert scale.reaches(1.0) is not None and scale.reaches(1.1) is None
+
+
+@pytest.mark.parametrize("bad", [(0.0,), (-1.0,), (float("nan"),), (1.0, -1.0)])
+def test_no_variance_at_all_is_refused(bad):
+    scale = Scale(sigma2=1.0, exploration=0.0, spread=1.0, radius=4.1, energy_calls=0)
+    with pytest.raises(ValueError, match="must be positive and exploration=.* at least 0"):
+        scale.reaches(*bad)
 
 
 def test_cheap_and_the_same_by_seed():
@@ -95,6 +103,15 @@ def test_a_conditional_target_is_measured_at_one_condition():
     assert within(suggest_scale(energy, 2, condition=torch.tensor([3.0])).sigma2, 9, 1.1)
     target = gl.targets.as_target(energy, 2, conditions=[[0.5]])
     assert within(suggest_scale(target).sigma2, 0.25, 1.1)
+    for condition in ([3.0], (3,), torch.tensor([3.0], dtype=torch.float64)):
+        assert within(suggest_scale(energy, 2, condition=condition).sigma2, 9, 1.1)
+    for condition in ([[3.0], [1.0]], 3.0):
+        with pytest.raises(ValueError, match=r"condition must be one, of shape \(c,\), got"):
+            suggest_scale(energy, 2, condition=condition)
+    with pytest.raises(ValueError, match=r"needs condition \(B, c\) = \(1, 1\), got \(1, 2\)"):
+        suggest_scale(target, condition=[1.0, 2.0])
+    with pytest.raises(ValueError, match="'9gmm' takes none"):
+        suggest_scale(gl.gmm9, condition=[1.0])
     with pytest.raises(ValueError, match="needs a condition"):
         suggest_scale(gl.targets.as_target(energy, 2, condition_dim=1))
 
@@ -111,3 +128,15 @@ def test_energies_that_are_not_finite_far_out_are_measured_all_the_same():
 
 def test_warns_when_wider_than_the_pilot_sees():
     assert "rescale" in suggest_scale(gl.Gaussian([0.0, 0.0], 500.0)).warning
+
+
+def test_a_flat_energy_has_no_scale():
+    with pytest.raises(ValueError, match="energy of target .* is flat .* choose sigma2 by hand"):
+        suggest_scale(lambda x: 0 * x.sum(-1), dim=2)
+
+
+def test_an_energy_of_another_type_has_the_same_scale():
+    def energy(x):
+        return 0.5 * x.double().square().sum(-1)
+
+    assert within(suggest_scale(energy, dim=2).sigma2, 1, 1.1)

@@ -8,7 +8,7 @@ import torch
 import gfnlite as gl
 
 # task, method: CPU seconds, ELBO and EUBO gaps, importance-sampled error, modes as a fraction of
-# their exact mass. Two figures: what was asked for, and the hard gate below it.
+# their exact mass.
 GOALS = {
     ("25gmm", "TB+Expl"): (75, 0.22, 0.30, 0.05, 0.6),
     ("9gmm", "TB+Expl"): (30, 0.13, 0.20, 0.05, 0.8),
@@ -36,6 +36,7 @@ def test_quick_profile_reaches_its_goal(task, method, seed, capsys):
             f"{result['energy_calls'] / 1e6:.1f}M energy calls"
         )
     limit, elbo, eubo, log_z, mode = GOALS[task, method]
-    assert result["modes"] == len(weights) and weights.min() > mode
+    assert result["modes"] == len(weights) and mode < weights.min()
+    assert weights.max() < 2 - mode
     assert below < elbo and above < eubo and error < log_z
     assert seconds < limit

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gfnlite import replay
+from gfnlite import priority as laws
 from gfnlite.replay import ReplayBuffer
 
 PRIORITIES = ("uniform", "rank", "reward", "weight")
@@ -357,6 +357,6 @@ def test_a_full_buffer_costs_under_a_millisecond(priority):
 def test_temper_of_a_large_buffer_is_that_of_all_entries():
     key = 3 * normal(50_000)
     p = explicit_law("reward", {"x": key, "log_reward": key})
-    beta = replay._temper(key, 0.1).item()
+    beta = laws._temper(key, 0.1).item()
     twin = np.exp(beta * key.double().numpy())
     assert 1 / ((twin / twin.sum()) ** 2).sum() == pytest.approx(1 / (p**2).sum(), rel=0.05)

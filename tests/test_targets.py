@@ -24,6 +24,7 @@ from gfnlite.targets import (
     gmm9,
     gmm25,
     gmm40,
+    gmm40_in,
     named_target,
     rings,
     two_moons,
@@ -34,7 +35,7 @@ PLANE = {
     "gaussian": Gaussian([1.0, -2.0], [0.5, 2.0], log_z=1.7),
     "9gmm": gmm9,
     "25gmm": gmm25,
-    "40gmm": gmm40(),
+    "40gmm": gmm40,
     "unequal": UNEQUAL,
     "manywell2": ManyWell(2),
     "rings": rings,
@@ -44,7 +45,7 @@ SAMPLED = PLANE | {
     "manywell32": ManyWell(32),
     "funnel": funnel,
     "easy_funnel": easy_funnel,
-    "40gmm-50d": gmm40(50),
+    "40gmm-50d": gmm40_in(50),
 }
 POINTS = torch.rand(30, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 SMALL = SAMPLED | {
@@ -187,7 +188,7 @@ def test_a_tensor_left_behind_is_noticed():
         gmm9.log_reward(torch.zeros(3, 2, device="meta"))
 
 
-@pytest.mark.parametrize("target", [gmm25, UNEQUAL, gmm40(50)], ids=["25gmm", "unequal", "50d"])
+@pytest.mark.parametrize("target", [gmm25, UNEQUAL, gmm40_in(50)], ids=["25gmm", "unequal", "50d"])
 def test_mixture_equals_the_plain_formula(target):
     x = points(target, 100, 8.0)
     naive = []
@@ -198,12 +199,13 @@ def test_mixture_equals_the_plain_formula(target):
 
 
 def test_forty_gaussians():
-    target = gmm40(5)
+    target = gmm40_in(5)
     assert target.means.shape == (40, 5) and target.means.abs().max() < 40
     assert target.variance.sqrt()[0].item() == pytest.approx(1.3133, abs=5e-5)
-    assert torch.equal(gmm40(5).means, target.means)
-    assert not torch.equal(gmm40(5, seed=1).means, target.means)
-    assert len({gmm40(*which).name for which in [(2, 0), (2, 1), (5, 0)]}) == 3
+    assert torch.equal(gmm40_in(5).means, target.means)
+    assert not torch.equal(gmm40_in(5, seed=1).means, target.means)
+    assert len({gmm40_in(*which).name for which in [(2, 0), (2, 1), (5, 0)]}) == 3
+    assert torch.equal(gmm40_in(2).means, gmm40.means) and gmm40_in(2).name == gmm40.name
 
 
 def test_two_moons_are_those_of_scikit_learn():
@@ -356,3 +358,26 @@ def test_an_unknown_name_is_told_those_there_are():
     assert all(name in str(caught.value) for name in NAMES.split())
     custom = [Funnel(10, 9.0), Rings([1.0], 0.1), TwoMoons(1.0, 0.1), LogGaussianCox(POINTS, 2)]
     assert not {target.name for target in custom} & set(NAMES.split())
+
+
+def test_a_mixture_of_narrow_far_modes_keeps_its_digits(generator):
+    target = GMM([[40.0, -40.0], [10.0, 0.0]], [1e-2, 1e-3])
+    x = target.sample(200, generator)
+    squared = (x.double()[:, None] - target.means.double()).square().sum(-1)
+    variance = target.variance.double()
+    exact = -0.5 * squared / variance - math.log(2) - (2 * math.pi * variance).log()
+    torch.testing.assert_close(
+        target.log_reward(x).double(), exact.logsumexp(1), rtol=1e-4, atol=2e-3
+    )
+    torch.testing.assert_close(
+        target.score(x).double(), double(target).score(x.double()), rtol=1e-4, atol=1e-2
+    )
+
+
+def test_labels_of_any_type_are_the_same_labels():
+    features, labels = points(gmm9, 30), torch.arange(30) % 2
+    w = points(Gaussian([0.0] * 3), 4).float()
+    expected = LogisticRegression(features, labels).log_reward(w)
+    for kind in (torch.uint8, torch.bool, torch.float32):
+        same = LogisticRegression(features, labels.to(kind)).log_reward(w)
+        torch.testing.assert_close(same, expected)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from .energy import LOG_2PI, ClosedForm
+from .energy import LOG_2PI, ClosedForm, is_count
 
 __all__ = ["Funnel", "easy_funnel", "funnel"]
 
@@ -19,16 +19,19 @@ class Funnel(ClosedForm):
         dim: dimension d, at least 2.
         variance: v, positive.
         name: the target's name.
+
+    Raises:
+        ValueError: if `dim` is not an integer of at least 2, or `variance` not positive and finite.
     """
 
     log_z = 0.0
 
     def __init__(self, dim: int = 10, variance: float = 9.0, name: str = "custom"):
-        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 2:
+        if not is_count(dim) or dim < 2:
             raise ValueError(f"dim={dim!r} of Funnel must be an integer of at least 2")
-        if not variance > 0:
-            raise ValueError(f"variance={variance} must be positive")
-        self.dim, self.name = dim, name
+        if not 0 < variance < math.inf:
+            raise ValueError(f"variance={variance} must be positive and finite")
+        self.dim, self.name = int(dim), name
         self.variance = torch.tensor(float(variance))
         self.log_norm = -0.5 * (dim * LOG_2PI + math.log(variance))
 
