@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "read", "restore", "state_of", "write"]
 
-FORMAT = 2
+FORMAT = 3
 COUNTS = ("iteration", "planned", "energy_calls", "seconds")
 IDENTITY = ("target", "dim", "condition_dim", "seed")  # beside the config
 
