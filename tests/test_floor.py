@@ -103,7 +103,7 @@ def test_no_trained_fixed_variance_beats_its_floor(name, floor, steps):
     coordinates = 2 if name == "25gmm" else 1
     target = gl.named_target(name)
     config = gl.preset(task, "TB+Expl", "quick").replace(
-        coarse_steps=None, steps=steps, iterations=400, langevin=True
+        coarse_steps=None, steps=steps, iterations=20 * steps, langevin=True
     )
     sampler = gl.GFNDiffusion(target, config=config).fit(progress=False)
     log_weight = sampler.log_weight(20_000)
