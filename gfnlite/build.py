@@ -1,11 +1,10 @@
 """From a config to the parts of a sampler, and a look at the energy before anything is trained."""
 
 import warnings
-from numbers import Integral
 
 import torch
 
-from .config import Config
+from .config import Config, integer
 from .nets import Policy
 from .process import PinnedBrownian, VariancePreserving
 from .replay import ReplayBuffer
@@ -36,12 +35,11 @@ def generators(seed: int, device: torch.device) -> dict[str, torch.Generator]:
     Raises:
         ValueError: for a seed that is not allowed.
     """
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed={seed!r} must be an integer from 0 to 2**32 - 1")
+    seed = integer("seed", seed, 0, 2**32 - 1)
     return {
-        "train": torch.Generator(device).manual_seed(int(seed)),
-        "grid": torch.Generator().manual_seed(int(seed)),
-        "sample": torch.Generator(device).manual_seed(int(seed) + 2**32),
+        "train": torch.Generator(device).manual_seed(seed),
+        "grid": torch.Generator().manual_seed(seed),
+        "sample": torch.Generator(device).manual_seed(seed + 2**32),
     }
 
 

@@ -1,4 +1,4 @@
-"""Targets made of others: tempered, and weighted sums of energies for several objectives."""
+"""Targets made of others: tempered, held at one condition, and weighted sums of energies."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from torch import Tensor
 from .callables import as_target
 from .energy import Target, check_condition
 
-__all__ = ["tempered", "weighted_sum"]
+__all__ = ["conditioned", "tempered", "weighted_sum"]
 
 
 class _WeightedSum(Target):
@@ -41,6 +41,50 @@ class _WeightedSum(Target):
         """That of the first part that has one, or None."""
         draws = [part.sample_condition for part in self.parts]
         return next((draw for draw in draws if draw is not None), None)
+
+
+class _Conditioned(Target):
+    def __init__(self, target: Target, condition: Tensor):
+        self.target, self.condition = target, condition
+        self.name, self.dim, self.mode_mass = target.name, target.dim, target.mode_mass
+        self.log_z = target.log_z
+        if callable(target.log_z):
+            self.log_z = float(target.log_z(condition[None]))
+
+    def _at(self, n: int) -> Tensor:
+        return self.condition.expand(n, -1)
+
+    def log_reward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """log R(x; c) at this c: (B, d) -> (B,)."""
+        return self.target.log_reward(x, self._at(len(x)))
+
+    def log_reward_and_score(
+        self, x: Tensor, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """log R(x; c) (B,) and its gradient (B, d), as the target itself finds them."""
+        return self.target.log_reward_and_score(x, self._at(len(x)))
+
+    def modes_of(self, x: Tensor) -> Tensor:
+        """The target's own."""
+        return self.target.modes_of(x)
+
+    @property
+    def sample(self) -> Callable[..., Tensor] | None:
+        """Exact samples of the posterior at this c, if the target has any."""
+        return None if self.target.sample is None else self._sample
+
+    def _sample(self, n: int, generator=None) -> Tensor:
+        return self.target.sample(n, generator, self._at(n))
+
+
+def conditioned(target: Target, condition: Tensor) -> Target:
+    """The conditional target at one condition (c,), as a target that takes none.
+
+    Raises:
+        ValueError: if the target takes no condition, or one of another shape.
+    """
+    check_condition(target, range(1), condition[None])
+    return _Conditioned(target, condition)
 
 
 def tempered(

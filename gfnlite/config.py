@@ -3,11 +3,12 @@
 import dataclasses
 import math
 import numbers
+import operator
 import types
 import typing
 from dataclasses import dataclass
 
-__all__ = ["Config"]
+__all__ = ["Config", "integer"]
 
 
 def _setting(default, doc: str, *, low=None, high=None, above=None, choices=None):
@@ -180,6 +181,23 @@ class Config:
     def describe(cls) -> dict[str, str]:
         """What each setting means, by name."""
         return {field.name: field.metadata["doc"] for field in dataclasses.fields(cls)}
+
+
+def integer(name: str, value, least: int, most: int | None = None) -> int:
+    """`value` as a Python integer; NumPy's are taken too.
+
+    Raises:
+        ValueError: if it is no integer, or not from `least` to `most`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    fits = number is not None and number >= least and (most is None or number <= most)
+    if isinstance(value, bool) or not fits:
+        limit = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name}={value!r} must be an integer {limit}")
+    return number
 
 
 def _checked(field: dataclasses.Field, hint, value):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from . import metrics
-from .config import Config
-from .evaluation import Diagnosis, draw, given, has_score, integer, pilot
+from .config import Config, integer
+from .evaluation import Diagnosis, at_condition, draw, has_score, pilot
 from .targets import Target
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def diagnose(
             if the condition is missing, unasked for or not of shape (c,).
     """
     n_samples, seed = integer("n_samples", n_samples, 1), integer("seed", seed, 0, 2**32 - 1)
-    target, condition = given(sampler, condition)
+    target, condition = at_condition(sampler, condition)
     generator = torch.Generator(sampler.device).manual_seed(seed)
     options = {"generator": generator, "condition": condition}
     generated, x, log_reward = draw(sampler, n_samples, **options)

@@ -5,7 +5,6 @@ records that they return show themselves.
 """
 
 import html
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .combine import conditioned
 from .process import time_grid
 from .smc import annealed_smc
 from .targets import Target
@@ -26,31 +26,13 @@ __all__ = [
     "Evaluation",
     "batches",
     "draw",
-    "given",
+    "at_condition",
     "has_score",
-    "integer",
     "pilot",
 ]
 
 BATCH = 5000  # most trajectories held at a time
 NUMBERS = 2**25  # most numbers T x B x d in their states; about ten such arrays exist at once
-
-
-def integer(name: str, value, least: int, most: int | None = None) -> int:
-    """`value` as a Python integer; NumPy's are taken too.
-
-    Raises:
-        ValueError: if it is no integer, or not from `least` to `most`.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    fits = number is not None and number >= least and (most is None or number <= most)
-    if isinstance(value, bool) or not fits:
-        limit = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name}={value!r} must be an integer {limit}")
-    return number
 
 
 def batches(sampler: "GFNDiffusion", n: int, steps: int | None = None) -> list[int]:
@@ -101,7 +83,7 @@ def draw(
     return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
 
-def given(sampler: "GFNDiffusion", condition: Tensor | None) -> tuple[Target, Tensor | None]:
+def at_condition(sampler: "GFNDiffusion", condition: Tensor | None) -> tuple[Target, Tensor | None]:
     """The sampler's target at one condition (c,), as one that takes none; and the condition.
 
     Raises:
@@ -118,36 +100,7 @@ def given(sampler: "GFNDiffusion", condition: Tensor | None) -> tuple[Target, Te
     condition = torch.as_tensor(condition, dtype=torch.float32, device=sampler.device)
     if tuple(condition.shape) != (target.condition_dim,):
         raise ValueError(f"condition must be {wanted}, got shape {tuple(condition.shape)}")
-    return _Given(target, condition), condition
-
-
-class _Given(Target):
-    """A conditional target at one condition (c,)."""
-
-    def __init__(self, target: Target, condition: Tensor):
-        self.target, self.condition = target, condition
-        self.name, self.dim, self.mode_mass = target.name, target.dim, target.mode_mass
-        known = target.log_z
-        self.log_z = float(known(condition[None])) if callable(known) else known
-
-    def _at(self, n: int) -> Tensor:
-        return self.condition.expand(n, -1)
-
-    def log_reward(self, x, condition=None):
-        return self.target.log_reward(x, self._at(len(x)))
-
-    def log_reward_and_score(self, x, condition=None):
-        return self.target.log_reward_and_score(x, self._at(len(x)))
-
-    def modes_of(self, x):
-        return self.target.modes_of(x)
-
-    @property
-    def sample(self):
-        return None if self.target.sample is None else self._sample
-
-    def _sample(self, n, generator=None):
-        return self.target.sample(n, generator, self._at(n))
+    return conditioned(target, condition), condition
 
 
 def pilot(target: Target, scale: float, generator: torch.Generator, particles: int = 300) -> Tensor:
@@ -261,7 +214,7 @@ class Diagnosis:
         text = f"ELBO {e.elbo:.2f}, IS log Z {e.log_z_is:.2f}{upper}, ESS {e.ess:.1%}"
         text += f", modes {len(e.modes) - len(e.missing)} of {len(e.modes)}" if e.modes else ""
         if not e.exact:
-            unmet = "no pilot chain" if e.piloted else "the sampler itself never"
+            unmet = "no pilot run" if e.piloted else "the sampler itself never"
             text += f"; modes that {unmet} met would not be noticed"
             text += "" if e.piloted else " (no pilot, as the energy has no gradient)"
         lines = [f"{self.target}: {', '.join(self.verdicts)}", f"  {text}"]

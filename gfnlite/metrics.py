@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .config import integer
 from .distances import distances_to, w2, w2_floor
-from .evaluation import Evaluation, draw, given, integer
+from .evaluation import Evaluation, at_condition, draw
 
 if TYPE_CHECKING:
     from .sampler import GFNDiffusion
@@ -216,7 +217,7 @@ def evaluate(
     """
     n_samples = integer("n_samples", n_samples, 2)
     seed = integer("seed", seed, 0, 2**32 - 1)
-    target, condition = given(sampler, condition)
+    target, condition = at_condition(sampler, condition)
     generator = torch.Generator(sampler.device).manual_seed(seed)
     settings = (sampler, n_samples, steps, generator, condition)
     log_weight, x, _ = draw(*settings)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from .callables import as_target
-from .energy import Target, check_condition, shape_of
+from .combine import conditioned
+from .energy import Target, shape_of
 from .smc import annealed_smc
 
 __all__ = ["Scale", "suggest_scale"]
@@ -105,9 +106,8 @@ def suggest_scale(
             raise ValueError(f"target '{target.name}' needs a condition")
         condition = target.sample_condition(1, generator)[0]
     if condition is not None:
-        check_condition(target, range(1), condition[None])
+        target = conditioned(target, condition.to(device))
     options = {"keep": 0.5, "moves": MOVES, "levels": LEVELS, "device": device}
-    options |= {"condition": None if condition is None else condition.to(device)}
     runs = [annealed_smc(target, CHAINS, s, generator=generator, **options) for s in SCALES]
     log_z = torch.tensor([run.log_z for run in runs], device=device)
     if not log_z.isfinite().any():

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from .cpu import large_matmuls
+from .energy import Target, given
 from .nets import Context, Policy, StateNet
 from .process import Steps, log_ratio, ratio_slope
-from .targets import Target
 from .trajectory import Trajectory
 
 __all__ = ["backward_rollout", "forward_rollout", "gradient"]
@@ -53,7 +53,7 @@ def forward_rollout(
         for i in range(len(steps)):
             score = None
             if policy.langevin is not None:
-                score = _at(target.score, x, condition)
+                score = target.score(x, *given(condition))
                 scores.append(score)
             u, s = policy.forward_kernel(x, context.at(i), score)
             if s is None:
@@ -140,7 +140,7 @@ def _trajectory(
     end, calls = x[-1], 0 if score is None else score[..., 0].numel()
     if log_reward is None:
         # A copy, since a user's energy may change what it is given.
-        log_reward, calls = _at(target.log_reward, end.clone(), condition), calls + len(end)
+        log_reward, calls = target.log_reward(end.clone(), *given(condition)), calls + len(end)
     log_terminal = log_reward - process.log_marginal(end[None], steps.t[-1:])[0]
     ratio_pb = torch.zeros_like(ratio_pf)
     if policy.backward_net is not None:
@@ -166,16 +166,12 @@ def _trajectory(
     )  # fmt: skip
 
 
-def _at(function: Callable, x: Tensor, condition: Tensor | None) -> Tensor:
-    return function(x) if condition is None else function(x, condition)
-
-
 def _at_all(function: Callable, x: Tensor, condition: Tensor | None) -> Tensor:
     """`function` at all states x (n, B, d) in one call, as (n, B) or (n, B, d)."""
     flat = x.reshape(-1, x.shape[-1])
     if condition is not None:
         condition = condition.expand(len(x), -1, -1).reshape(len(flat), -1)
-    values = _at(function, flat, condition)
+    values = function(flat, *given(condition))
     return values.view(*x.shape[:2], *values.shape[1:])
 
 

@@ -40,7 +40,6 @@ def annealed_smc(
     n: int,
     scale: float,
     *,
-    condition: Tensor | None = None,
     keep: float = 0.9,
     moves: int = 16,
     levels: int = LEVELS,
@@ -58,7 +57,6 @@ def annealed_smc(
         target: what to sample.
         n: number of particles, at least 2.
         scale: standard deviation of the start; one that covers the target.
-        condition: (c,), the same for all, if the target takes one.
         keep: in (0, 1); nearer to 1 is slower and surer.
         moves: MALA transitions a level.
         levels: at most so many.
@@ -75,7 +73,7 @@ def annealed_smc(
             raise ValueError(f"{name}={value!r} must be a positive integer, n at least 2")
     if not 0 < keep < 1 or not 0 < scale < math.inf:
         raise ValueError(f"keep={keep!r} must be between 0 and 1, scale={scale!r} positive")
-    bridge = _Bridge(target, scale, condition)
+    bridge = _Bridge(target, scale)
     x = scale * torch.randn((n, target.dim), generator=generator, device=device)
     log_z, step_size = 0.0, scale**2 / target.dim ** (1 / 3)
     for _ in range(levels + 1):
@@ -104,14 +102,13 @@ def annealed_smc(
 class _Bridge(Target):
     """R(x)^beta N(x; 0, scale^2 I)^(1 - beta), its calls of R counted."""
 
-    def __init__(self, target: Target, scale: float, condition: Tensor | None):
-        self.target, self.dim, self.scale, self.condition = target, target.dim, scale, condition
+    def __init__(self, target: Target, scale: float):
+        self.target, self.dim, self.scale = target, target.dim, scale
         self.beta, self.calls = 0.0, 0
 
     def reward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """log R and its gradient; -inf and 0 where not finite."""
-        extra = () if self.condition is None else (self.condition.expand(len(x), -1),)
-        log_r, score = self.target.log_reward_and_score(x, *extra)
+        log_r, score = self.target.log_reward_and_score(x)
         self.calls += len(x)
         fine = log_r.isfinite() & score.isfinite().all(-1)
         return torch.where(fine, log_r, -torch.inf), torch.where(fine[:, None], score, 0)

@@ -6,7 +6,7 @@ and bayes.py; those made of callables in callables.py, of other targets in combi
 
 from .bayes import LogGaussianCox, LogisticRegression, breast_cancer, finnish_pines
 from .callables import as_target
-from .combine import tempered, weighted_sum
+from .combine import conditioned, tempered, weighted_sum
 from .energy import ClosedForm, Target, check_condition, check_target
 from .funnels import Funnel, easy_funnel, funnel
 from .mixtures import (
@@ -37,6 +37,7 @@ __all__ = [
     "as_target",
     "breast_cancer",
     "check_condition",
+    "conditioned",
     "check_target",
     "easy_funnel",
     "finnish_pines",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from . import metrics, objectives
+from .energy import given
 from .files import write_bytes
 from .local_search import mala
 from .process import time_grid
@@ -268,8 +269,7 @@ def _measure(sampler: "GFNDiffusion", loss: torch.Tensor) -> dict:
     _refuse_non_finite(generated, sampler.iteration)
     upper = None
     if target.sample is not None:
-        extra = () if condition is None else (condition,)
-        exact = target.sample(n, generator, *extra)
+        exact = target.sample(n, generator, *given(condition))
         destroyed = sampler.rollout(grid, x=exact, condition=condition, generator=generator)
         upper = metrics.eubo(destroyed.log_weight)
     return {

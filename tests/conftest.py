@@ -1,6 +1,7 @@
 """One thread (a busy machine makes two far slower), and the two tiers: fast by default, `--all`."""
 
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -52,3 +53,16 @@ def oracle():
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def one_clear_error():
+    """Asserts that a call fails with one line that a pattern is found in."""
+
+    def check(call, message):
+        with pytest.raises((ValueError, TypeError)) as caught:
+            call()
+        assert re.search(message, str(caught.value)), str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    return check

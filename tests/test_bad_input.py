@@ -1,7 +1,5 @@
 """Bad input: one clear error that names the argument, the value and what is allowed."""
 
-import re
-
 import pytest
 import torch
 
@@ -92,11 +90,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("call, message", CASES.values(), ids=CASES)
-def test_one_clear_error(call, message):
-    with pytest.raises((ValueError, TypeError)) as caught:
-        call()
-    assert re.search(message, str(caught.value)), str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_one_clear_error(call, message, one_clear_error):
+    one_clear_error(call, message)
 
 
 @pytest.mark.parametrize("fn, what", [(far_nan, "NaN"), (box, "an infinite value")])

@@ -83,7 +83,7 @@ def test_calls_are_counted_and_seeds_repeat():
 
 def test_a_condition_reaches_the_energy():
     target = gl.targets.as_target(lambda x, c: 0.5 * (x - c).square().sum(-1), 2, condition_dim=2)
-    found = run(target, condition=torch.tensor([2.0, -1.0]))
+    found = run(gl.targets.conditioned(target, torch.tensor([2.0, -1.0])))
     assert (found.x.mean(0) - torch.tensor([2.0, -1.0])).abs().max() < 0.2
     assert found.log_z == pytest.approx(math.log(2 * math.pi), abs=0.15)
 
