@@ -58,7 +58,7 @@ class Config:
     iterations: int = _setting(4000, "training steps", low=1)
     exploration: float = _setting(
         0.0,
-        "variance per unit time (pinned; vp: of its own) added to the noise at first",
+        "variance per unit time added to the sampling noise at first (vp: per unit of its own)",
         low=0,
         high=1e12,
     )

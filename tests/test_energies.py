@@ -202,7 +202,8 @@ def test_the_condition_may_be_left_out():
         mixed = targets.weighted_sum([target, conditional], [1.0, 2.0])
         return [
             target.energy(X), target.score(X), *target.log_reward_and_score(X),
-            targets.tempered(target, 2.0).score(X), targets.weighted_sum([target, targets.gmm9], [1.0, 2.0]).energy(X,),
+            targets.tempered(target, 2.0).score(X),
+            targets.weighted_sum([target, targets.gmm9], [1.0, 2.0]).energy(X),
             mixed.score(X, C), mala(target, X, steps=3, burn_in=1, generator=generator).x,
             particles.x, particles.log_reward, particles.score,
         ]  # fmt: skip
