@@ -16,6 +16,7 @@ from . import callbacks, distances, metrics, objectives, plots, process, rollout
 from .config import Config
 from .diagnosis import diagnose
 from .distances import w2
+from .ensemble import Ensemble
 from .files import write_json
 from .local_search import mala
 from .metrics import Evaluation, elbo, ess, eubo, log_z_is, modes_found
@@ -42,6 +43,7 @@ __version__ = version("gfnlite")
 
 __all__ = [
     "Config",
+    "Ensemble",
     "Evaluation",
     "GFNDiffusion",
     "GMM",

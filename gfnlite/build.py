@@ -5,7 +5,7 @@ import warnings
 import torch
 
 from .config import Config, integer
-from .nets import Policy
+from .policy import Policy
 from .process import PinnedBrownian, VariancePreserving
 from .replay import ReplayBuffer
 from .targets import Target, check_target
@@ -30,7 +30,8 @@ def device(name: torch.device | str | None) -> torch.device:
 def generators(seed: int, device: torch.device) -> dict[str, torch.Generator]:
     """Random streams of training, of its grids (made on the CPU) and of the user's samples.
 
-    They are three, so that drawing samples never changes the training that follows.
+    They are three, so that drawing samples never changes the training that follows. The grids are
+    the same for all seeds, as a schedule is: so samplers can be trained together on one.
 
     Raises:
         ValueError: for a seed that is not allowed.
@@ -38,7 +39,7 @@ def generators(seed: int, device: torch.device) -> dict[str, torch.Generator]:
     seed = integer("seed", seed, 0, 2**32 - 1)
     return {
         "train": torch.Generator(device).manual_seed(seed),
-        "grid": torch.Generator().manual_seed(seed),
+        "grid": torch.Generator().manual_seed(0),
         "sample": torch.Generator(device).manual_seed(seed + 2**32),
     }
 

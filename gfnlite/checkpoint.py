@@ -14,9 +14,9 @@ from .files import write_bytes
 if TYPE_CHECKING:
     from .sampler import GFNDiffusion
 
-__all__ = ["check", "read", "restore", "state_of", "write"]
+__all__ = ["check", "find", "read", "restore", "state_of", "write"]
 
-FORMAT = 3
+FORMAT = 4
 COUNTS = ("iteration", "planned", "energy_calls", "seconds")
 IDENTITY = ("target", "dim", "condition_dim", "seed")  # beside the config
 
@@ -28,7 +28,8 @@ def state_of(sampler: "GFNDiffusion") -> dict:
         | {
             "format": FORMAT,
             "config": sampler.config,
-            "policy": sampler.policy.state_dict(),
+            # copies, since in a team they are views of all samplers' parameters
+            "policy": {k: v.clone() for k, v in sampler.policy.state_dict().items()},
             "optimiser": sampler.optimiser.state_dict(),
             "buffers": {name: buffer.state_dict() for name, buffer in sampler.buffers.items()},
             "generators": {name: g.get_state() for name, g in sampler.generators.items()},
@@ -86,6 +87,27 @@ def check(sampler: "GFNDiffusion", state: dict, path: str | Path, seed: int | No
             f"checkpoint {path} was trained on another energy than this '{sampler.target.name}': "
             "they differ at the same points"
         )
+
+
+def find(
+    sampler: "GFNDiffusion", folder: str | Path | None, seed: int | None = None
+) -> dict | None:
+    """The state in a folder that the sampler, or one of that seed, should go on from, if any.
+
+    Raises:
+        ValueError: if it belongs to another sampler, or is behind this one.
+    """
+    path = None if folder is None else Path(folder) / "checkpoint.pt"
+    if path is None or not path.exists():
+        return None
+    state = read(path)
+    check(sampler, state, path, seed)
+    if seed is None and sampler.iteration > state.get("iteration", sampler.iteration):
+        raise ValueError(
+            f"checkpoint {path} is at iteration {state['iteration']}, this sampler already at "
+            f"{sampler.iteration}: use another folder"
+        )
+    return state
 
 
 def restore(sampler: "GFNDiffusion", state: dict, path: str | Path) -> None:

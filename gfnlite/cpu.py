@@ -1,5 +1,7 @@
 """Two things that a CPU needs for the step to be fast, neither of which changes its results."""
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -8,20 +10,36 @@ import torch
 
 __all__ = ["large_matmuls"]
 
-# glibc hands each few-MB temporary back to the kernel until it has seen one this large freed; the
-# page faults cost up to a third of a training step.
-torch.empty(31 * 2**18)
+LARGE = 1000
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next step, of whatever size.
+
+    By default it hands large arrays back to the kernel each time; the page faults of getting them
+    again cost up to a third of a training step, and more with several runs. On other systems
+    nothing is changed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mmap_threshold, trim_threshold = -3, -1  # as malloc.h names them
+        mallopt(mmap_threshold, 2**30)
+        mallopt(trim_threshold, 2**31 - 1)
+
+
+_keep_freed_memory()
 
 
 @contextmanager
-def large_matmuls() -> Iterator[None]:
-    """Within this context, use the faster library for float32 products of thousands of rows.
+def large_matmuls(rows: int) -> Iterator[None]:
+    """Within this context, use the faster library for float32 products of so many `rows`.
 
-    On many CPUs oneDNN is twice as fast as the default there, and PyTorch selects it by the
-    precision "medium". Where that would really round to bfloat16, nothing is changed.
+    From about a thousand on oneDNN is nearly twice as fast as the default on many CPUs, and
+    PyTorch selects it by the precision "medium". Where that would really round to bfloat16,
+    nothing is changed.
     """
     before = torch.get_float32_matmul_precision()
-    if _medium_is_float32():
+    if rows >= LARGE and _medium_is_float32():
         torch.set_float32_matmul_precision("medium")
     try:
         yield

@@ -13,12 +13,21 @@ log w everything else telescopes to the two ends, with no large constants left t
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["PinnedBrownian", "Steps", "VariancePreserving", "log_ratio", "ratio_slope", "time_grid"]
+__all__ = [
+    "PinnedBrownian",
+    "Steps",
+    "VariancePreserving",
+    "log_ratio",
+    "normal",
+    "ratio_slope",
+    "time_grid",
+]
 
 LOG_2PI = math.log(2 * math.pi)
 GRIDS = ("uniform", "random", "cosine")
@@ -87,12 +96,12 @@ class _Process:
         log_density = -0.5 * (quadratic + x.shape[-1] * (LOG_2PI + variance.log()))
         return torch.where(variance > 0, log_density, torch.zeros_like(log_density))
 
-    def start(self, shape: tuple, device, generator: torch.Generator | None = None) -> Tensor:
-        """States at t = 0: `shape`."""
+    def start(self, shape: tuple, device, generator=None) -> Tensor:
+        """States at t = 0, of `shape`, by one generator or one for each run: see `normal`."""
         std = math.sqrt(self.sigma2 * self._variance(torch.zeros(1, dtype=torch.float64)).item())
         if std == 0:
             return torch.zeros(shape, device=device)
-        return std * torch.randn(shape, device=device, generator=generator)
+        return std * normal(shape, device, generator)
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,18 @@ class VariancePreserving(_Process):
 
     def _scale(self, t: Tensor) -> Tensor:
         return (-0.5 * self.log_alpha_bar(t).diff()).exp()
+
+
+def normal(
+    shape: tuple[int, int, int],
+    device: torch.device | str,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+) -> Tensor:
+    """Standard normal numbers (n, S B, d) from one generator, or B rows from each of S."""
+    if not isinstance(generator, Sequence):
+        return torch.randn(shape, device=device, generator=generator)
+    shape = (shape[0], shape[1] // len(generator), shape[2])
+    return torch.cat([torch.randn(shape, device=device, generator=g) for g in generator], 1)
 
 
 def log_ratio(moved: Tensor, h: Tensor, sigma2: float, u: Tensor, s: Tensor | None = None):

@@ -1,20 +1,24 @@
 """GFNDiffusion: a diffusion model that learns to sample from exp(-E(x))."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from . import build, checkpoint, metrics
-from .config import Config
+from .config import Config, integer
 from .presets import default_preset
 from .process import time_grid
 from .replay import ReplayBuffer
 from .rollout import backward_rollout, forward_rollout
 from .targets import Target, as_target, check_condition, named_target
-from .train import Callback, train
+from .train import Callback, check_fit, train
 from .trajectory import Trajectory, importance_resample
+
+if TYPE_CHECKING:
+    from .ensemble import Ensemble
 
 __all__ = ["GFNDiffusion"]
 
@@ -74,13 +78,13 @@ class GFNDiffusion:
     @property
     def log_z(self) -> Tensor | Callable[[Tensor], Tensor]:
         """log Z_theta: a number (), or a function of the condition (B, c) -> (B,)."""
-        return self.policy.log_z if self.target.condition_dim else self.policy.log_z()
+        return self.policy.log_z if self.target.condition_dim else self.policy.log_z()[0]
 
     @property
     def log_z_learned(self) -> float | None:
         """log Z_theta in nats; None if the objective learns none, or one per condition."""
         one = self.config.learns_log_z and not self.target.condition_dim
-        return self.policy.log_z().item() if one else None
+        return self.policy.log_z_value.item() if one else None
 
     @property
     def replayed(self) -> ReplayBuffer:
@@ -95,7 +99,8 @@ class GFNDiffusion:
         callbacks: Callback | Iterable[Callback] = (),
         device: torch.device | str | None = None,
         seed: int | None = None,
-    ) -> "GFNDiffusion":
+        seeds: int | Sequence[int] | None = None,
+    ) -> "GFNDiffusion | Ensemble":
         """Train, by default for what is left of `config.iterations`; call again to go on.
 
         Past `config.iterations` the schedules stretch to the new end: the learning rate rises
@@ -109,26 +114,24 @@ class GFNDiffusion:
             callbacks: each is called as callback(sampler, entry) with every new history entry.
             device: move there first.
             seed: start over with this seed; None goes on.
+            seeds: train new samplers with these seeds (a number S: 0 to S - 1) as one program, and
+                return them as an `Ensemble`; this sampler stays as it is.
 
         Raises:
             ValueError: for a bad number of iterations, seed, device or callback, or if the
                 folder's checkpoint belongs to other settings, target or seed, or is behind.
             FloatingPointError: if the energy or the network stops being finite.
         """
-        if iterations is not None and not (type(iterations) is int and iterations >= 0):
-            raise ValueError(f"iterations={iterations!r} must be a non-negative integer")
-        callbacks = [callbacks] if callable(callbacks) else list(callbacks)
-        if not all(map(callable, callbacks)):
-            raise ValueError(f"callbacks={callbacks!r} must be functions of (sampler, entry)")
-        path = Path(folder) / "checkpoint.pt" if folder is not None else None
-        state = checkpoint.read(path) if path and path.exists() else None
-        if state:
-            checkpoint.check(self, state, path, seed)
-            if seed is None and self.iteration > state.get("iteration", self.iteration):
-                raise ValueError(
-                    f"checkpoint {path} is at iteration {state['iteration']}, this sampler already "
-                    f"at {self.iteration}: use another folder"
-                )
+        if seeds is not None:
+            from .ensemble import Ensemble  # which is made of this class
+
+            if seed is not None:
+                raise ValueError(f"give seed={seed!r} or seeds={seeds!r}, not both")
+            where = self.device if device is None else device
+            ensemble = Ensemble(self.target, seeds=seeds, config=self.config, device=where)
+            return ensemble.fit(iterations, folder, progress, callbacks)
+        callbacks = check_fit(iterations, callbacks)
+        state = checkpoint.find(self, folder, seed)
         if device is not None and build.device(device) != self.device:
             here, self.device = checkpoint.state_of(self), build.device(device)
             self.target = self.target.to(self.device)
@@ -136,11 +139,11 @@ class GFNDiffusion:
         if seed is not None:
             self._start(seed)
         if state:
-            checkpoint.restore(self, state, path)
+            checkpoint.restore(self, state, folder)
         left = max(0, self.config.iterations - self.iteration)
+        until = self.iteration + (left if iterations is None else iterations)
         with torch.enable_grad():
-            steps = left if iterations is None else iterations
-            train(self, steps, path and path.parent, progress, callbacks)
+            train([self], until, folder and [Path(folder)], progress, callbacks)
         return self
 
     def __repr__(self):
@@ -180,8 +183,7 @@ class GFNDiffusion:
         if (batch_size is None) == (x is None):
             raise ValueError("give exactly one of batch_size and x")
         if x is None:
-            if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-                raise ValueError(f"batch_size={batch_size!r} must be a positive integer")
+            batch_size = integer("batch_size", batch_size, 1)
         else:
             x = torch.as_tensor(x, dtype=torch.get_default_dtype(), device=self.device)
             if x.ndim != 2 or x.shape[1] != self.target.dim:
@@ -218,8 +220,7 @@ class GFNDiffusion:
         if oversample is None:
             drawn = self.trajectory(batch_size, steps=steps, condition=condition)
             return (drawn.x[-1], drawn.log_weight) if return_weights else drawn.x[-1]
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size={batch_size!r} must be a positive integer")
+        batch_size = integer("batch_size", batch_size, 1)
         if type(oversample) is not int or oversample < 1 or return_weights:
             raise ValueError(
                 f"oversample={oversample!r} must be a positive integer, without return_weights"

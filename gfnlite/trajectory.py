@@ -1,6 +1,7 @@
 """Trajectory: the record of a batch that every objective and every metric is a function of."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,12 +21,14 @@ class Trajectory:
         x: states (T + 1, B, d); `x[-1]` are the samples.
         log_reward: log R(x_1) (B,).
         log_terminal: log R(x_1) - log of the reference's density at x_1 (B,).
-        log_z: log Z_theta, () or per condition (B,).
+        log_z: log Z_theta of each trajectory's run, or condition (B,).
         ratio_pf, ratio_pb: log P_F and log P_B over the reference's kernels (T, B).
         flow: log F_theta over the reference's density at the inner times (T - 1, B), or None.
         score: of the target at x[:-1] (T, B, d), where the drift uses it, or None.
         condition: (B, c) or None.
         repeats: how many neighbours in the batch share a condition.
+        runs: S independent runs that lie side by side in the batch, B / S trajectories each.
+        terms: the networks behind ratio_pf, ratio_pb and flow, for `rollout.gradient`.
         log_proposal: log-density of the noise that drew the trajectory over P_F's (B,): not 0 if
             it explored.
         energy_calls: points at which the energy was asked for.
@@ -45,6 +48,26 @@ class Trajectory:
     log_proposal: Tensor | float = 0.0
     energy_calls: int = 0
     repeats: int | None = None
+    runs: int = 1
+    terms: Sequence = ()
+
+    def split(self) -> list["Trajectory"]:
+        """The trajectories of each run, in a record of its own."""
+        if self.runs == 1:
+            return [self]
+        axes = {"x": 1, "ratio_pf": 1, "ratio_pb": 1, "flow": 1, "score": 1}
+        axes |= dict.fromkeys(("log_reward", "log_terminal", "log_z", "condition"), 0)
+        axes |= {"log_proposal": 0} if isinstance(self.log_proposal, Tensor) else {}
+        parts = {
+            name: getattr(self, name).chunk(self.runs, axis)
+            for name, axis in axes.items()
+            if getattr(self, name) is not None
+        }
+        own = {"energy_calls": self.energy_calls // self.runs, "runs": 1, "terms": ()}
+        return [
+            replace(self, **own, **{name: part[s] for name, part in parts.items()})
+            for s in range(self.runs)
+        ]
 
     def __repr__(self):
         return f"Trajectory(T={len(self.steps)}, B={len(self.log_reward)}, d={self.x.shape[-1]})"
@@ -64,8 +87,7 @@ class Trajectory:
         """log F over the reference's density at all times (T + 1, B): log Z_theta, ..., log R."""
         if self.flow is None:
             raise ValueError("this objective needs a state flow: objective='db' or 'subtb'")
-        first = self.log_z.expand_as(self.log_reward)[None]
-        return torch.cat((first, self.flow, self.log_terminal[None]))
+        return torch.cat((self.log_z[None], self.flow, self.log_terminal[None]))
 
     @property
     def log_pf(self) -> Tensor:

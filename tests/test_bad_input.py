@@ -53,7 +53,7 @@ CASES = {
     # out of range
     "steps": (lambda: sampler(steps=-3), "steps=-3 must be at least 1"),
     "sample steps": (lambda: sampler().sample(4, steps=0), "steps=0 must be a positive integer"),
-    "batch": (lambda: sampler().sample(0), "batch_size=0 must be a positive integer"),
+    "batch": (lambda: sampler().sample(0), "batch_size=0 must be an integer of at least 1"),
     "n_samples": (lambda: sampler().evaluate(0), "n_samples=0 must be an integer of at least 2"),
     "sigma2": (lambda: sampler(sigma2=0.0), "sigma2=0.0 must be greater than 0"),
     "nan": (lambda: sampler(lr=float("nan")), "lr=nan must be finite"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import gfnlite as gl
-from gfnlite.nets import Context
+from gfnlite.policy import Context
 
 LOG_Z, MEAN, STD = 1.3, 0.7, 0.6
 OBJECTIVES = {
@@ -52,7 +52,7 @@ def gaussian(std, dim=2):
     return gl.GFNDiffusion(energy, dim=dim).target
 
 
-class Optimal(gl.nets.Policy):
+class Optimal(gl.policy.Policy):
     """The kernels and flows that are exact for N(MEAN, std^2) on one grid, in closed form.
 
     Destruction is x = B x' + c + N(0, q): the reference's reversal or, if `learn_backward`, one
@@ -81,27 +81,33 @@ class Optimal(gl.nets.Policy):
         self.variance = off * (self.v[1:] - gain**2 * self.v[:-1])
 
     def context(self, net, t, length, condition):
-        index = torch.searchsorted(self.grid.t, t - 1e-9)
-        return Context(index[:, None, None], None, None, length[:, None, None])
+        index = torch.searchsorted(self.grid.t, t - 1e-9)[:, None, None]
+        return Context([net], index, None, None, length[:, None, None])
 
-    def forward_kernel(self, x, context, score=None):
+    def values(self, x, context):
+        """States stand for the network's values, from which each head has its closed form."""
+        return [x if context.layers[0] is not self.flow_net else self.log_flow(x, context.time)]
+
+    def step(self, x, context, out=None):
+        return self.values(x, context)[-1]
+
+    def forward_head(self, x, context, score=None):
         i = context.time
         a, h = self.grid.a[i], self.grid.h[i]
         u = ((self.slope[i] - a) * x + self.shift[i]) / h + self.wrong
-        if self.langevin is not None:  # the real kernel adds scale times score to a net of zeros
-            real = context._replace(time=torch.zeros(*i.shape[:-1], 4), scale=torch.ones(1))
-            langevin, _ = super().forward_kernel(x, real, score)
+        if self.langevin is not None:  # the real head adds scale times score to a net of zeros
+            zeros = torch.zeros_like(x)[:, None]
+            (langevin,) = super().forward_head(zeros, context._replace(scale=torch.ones(1)), score)
             u = (u - score.clamp(-1e2, 1e2)) + langevin
-        if self.forward_net.out.out_features == self.dim:
-            return u, None
+        if self.forward_net.widths[-1] == self.dim:
+            return (u,)
         return u, (self.variance[i] / (self.process.sigma2 * h)).log().expand_as(x)
 
-    def backward_kernel(self, x, context):
+    def backward_head(self, x, context):
         k, c, s = self.tilt
         return k * x + c, torch.full_like(x, s)
 
-    def flow(self, x, context):
-        i = context.time
+    def log_flow(self, x, i):
         t, m, v = self.grid.t[i], self.m[i], self.v[i]
         log_p = torch.distributions.Normal(m, v.sqrt()).log_prob(x).sum(-1)
         reference = self.process.log_marginal(x, t.flatten())
@@ -109,7 +115,7 @@ class Optimal(gl.nets.Policy):
         if self.looking:
             log_r = gaussian(STD).log_reward(x.flatten(0, 1)).view(x.shape[:2])
             log_f = log_f - t[..., 0] * (log_r - reference)
-        return log_f
+        return log_f[:, None, :, None]
 
 
 def known_answer(objective, process, kernel, kind="random", steps=12, **wrong):
@@ -206,7 +212,7 @@ def plain_terms(sampler, tr):
     def reference(i):
         return sigma2 * (t[i] if pinned else torch.ones(()))
 
-    log_pf, log_pb, log_flow = [], [], [policy.log_z(tr.condition) + tr.log_p0]
+    log_pf, log_pb, log_flow = [], [], [policy.log_z(tr.condition).expand(len(x[0])) + tr.log_p0]
     for i in range(len(t) - 1):
         if pinned:
             a, forward = torch.ones(()), sigma2 * (t[i + 1] - t[i])
@@ -221,9 +227,9 @@ def plain_terms(sampler, tr):
             score = target.score(x[i], *extra)
         context = policy.context(
             policy.forward_net, t[i : i + 1], forward[None] / sigma2, tr.condition
-        ).at(0)
-        u, s = policy.forward_kernel(x[i], context, score)
-        s = torch.zeros_like(u) if s is None else s
+        )
+        u, *s = (part[0] for part in policy.forward_kernel(x[i : i + 1], context, score))
+        s = s[0] if s else torch.zeros_like(u)
         log_pf.append(normal(x[i + 1], a * x[i] + u * forward / sigma2, forward * s.exp()))
         if i == 0 and pinned:
             log_pb.append(torch.zeros(len(x[0])))
@@ -232,14 +238,14 @@ def plain_terms(sampler, tr):
             if policy.backward_net is not None:
                 context = policy.context(
                     policy.backward_net, t[i + 1 : i + 2], backward[None] / sigma2, tr.condition
-                ).at(0)
-                v, s = policy.backward_kernel(x[i + 1], context)
+                )
+                v, s = (part[0] for part in policy.backward_kernel(x[i + 1 : i + 2], context))
             mean = b * x[i + 1] + v * backward / sigma2
             log_pb.append(normal(x[i], mean, backward * s.exp()))
         if policy.flow_net is not None and i > 0:
-            context = policy.context(policy.flow_net, t[i : i + 1], t[:1], tr.condition).at(0)
+            context = policy.context(policy.flow_net, t[i : i + 1], t[:1], tr.condition)
             log_n = normal(x[i], torch.zeros(()), reference(i))
-            log_f = policy.flow(x[i], context) + log_n
+            log_f = policy.flow(x[i : i + 1], context)[0] + log_n
             if sampler.config.forward_looking:
                 extra = () if tr.condition is None else (tr.condition,)
                 log_f = log_f + t[i] * (target.log_reward(x[i], *extra) - log_n)
@@ -392,7 +398,7 @@ def test_a_learned_log_variance_goes_with_the_length_of_the_step():
 
     def log_variance(length):
         context = policy.context(policy.forward_net, t, torch.full((1,), length), None)
-        return policy.forward_kernel(x, context.at(0))[1].detach()
+        return policy.forward_kernel(x[None], context)[1].detach()
 
     torch.testing.assert_close(log_variance(1e-4), 10 * log_variance(1e-5), rtol=1e-4, atol=0)
     assert log_variance(1e-4).abs().min() > 0

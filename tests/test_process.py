@@ -19,7 +19,7 @@ every_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCE
 
 def constant_drift(drift):
     """A policy with u(x, t) = m everywhere."""
-    policy = gl.nets.Policy(len(drift), hidden=4)
+    policy = gl.policy.Policy(len(drift), hidden=4)
     with torch.no_grad():
         policy.forward_net.out.bias.copy_(torch.tensor(drift))
     return policy
@@ -27,7 +27,7 @@ def constant_drift(drift):
 
 def random_policy(dim, seed=0, **parts):
     torch.manual_seed(seed)
-    policy = gl.nets.Policy(dim, hidden=16, **parts)
+    policy = gl.policy.Policy(dim, hidden=16, **parts)
     torch.nn.init.normal_(policy.forward_net.out.weight, std=0.5)
     if policy.backward_net is not None:
         torch.nn.init.normal_(policy.backward_net.out.weight, std=0.5)
@@ -112,7 +112,7 @@ def test_forward_path_rescored_backward_has_the_same_log_weight(oracle, generato
 
     def u(x, time):
         context = policy.context(policy.forward_net, torch.tensor([time]), torch.ones(1), None)
-        return policy.forward_kernel(x, context.at(0))[0]
+        return policy.forward_kernel(x[None], context)[0][0]
 
     # The bridge noise that walks the very same states back from x_1 to the origin.
     back, dt = (t[:-1] / t[1:])[:, None, None], 1 / 40
@@ -140,7 +140,7 @@ def looks_standard_normal(z):
 def bridge_fits(sigma2, t, n=4000, d=3):
     """Whether bridges of variance 2 have the marginals and steps of one of variance sigma2."""
     x1 = torch.tensor([1.0, -2.0, 3.0]).expand(n, d)
-    policy, generator = gl.nets.Policy(d, hidden=4), torch.Generator().manual_seed(3)
+    policy, generator = gl.policy.Policy(d, hidden=4), torch.Generator().manual_seed(3)
     process, target = gl.process.PinnedBrownian(2.0), gl.Gaussian([0.0] * d)
     x = gl.rollout.backward_rollout(policy, process, target, t, x1, generator=generator).x
     assert (x[0] == 0).all() and torch.equal(x[-1], x1)
@@ -161,7 +161,7 @@ def test_bridge_has_its_marginals_and_its_steps(kind, generator):
 @every_process
 def test_without_drift_generation_has_the_marginals_that_destruction_assumes(process, generator):
     t, n = gl.time_grid(15), 6000
-    policy = gl.nets.Policy(2, hidden=4)
+    policy = gl.policy.Policy(2, hidden=4)
     x = gl.rollout.forward_rollout(policy, process, gl.gmm9, t, n, generator=generator).x
     # log_marginal is that of N(0, V): read V off its value at the origin, V = exp(-2 l) / 2 pi.
     zero = torch.zeros(len(t), 1, 1)
@@ -208,8 +208,8 @@ def test_log_proposal_is_what_exploration_costs(parts, generator):
     )
     context = policy.context(policy.forward_net, tr.t[:-1], tr.steps.h, None)
     with torch.no_grad():
-        u, s = policy.forward_kernel(tr.x[:-1], context)
-    variance = 1.3 * tr.steps.h[:, None, None] * (1 if s is None else s.exp())
+        u, *s = policy.forward_kernel(tr.x[:-1], context)
+    variance = 1.3 * tr.steps.h[:, None, None] * (s[0].exp() if s else 1)
     drawn = torch.distributions.Normal(
         tr.x[:-1] + tr.steps.h[:, None, None] * u, (variance + 0.7 / 8).sqrt()
     )

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import gfnlite as gl
-from gfnlite import train
+from gfnlite import step
 
 ELSEWHERE = {
     "the seeds of one job are the same run": (
@@ -91,11 +91,11 @@ def test_the_loss_is_a_mean_over_the_batch(objective):
     # The public SubTB sums over it, so that its learning rate depends on the batch size.
     sampler = gl.GFNDiffusion(gl.gmm9, objective=objective, **SMALL)
     tr = sampler.rollout(gl.time_grid(6), 16, generator=torch.Generator().manual_seed(0))
-    loss = train.objective(objective, sampler.config)
+    loss = step.objective(objective, sampler.config)
     twice = {
         name: torch.cat((value, value), -1)
         for name, value in vars(tr).items()
-        if name in ("log_reward", "log_terminal", "ratio_pf", "ratio_pb")
+        if name in ("log_reward", "log_terminal", "log_z", "ratio_pf", "ratio_pb")
     }
     twice["flow"] = None if tr.flow is None else torch.cat((tr.flow, tr.flow), 1)
     doubled = gl.Trajectory(**vars(tr) | twice)

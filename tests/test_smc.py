@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gfnlite as gl
-from gfnlite import train
+from gfnlite import step
 from gfnlite.smc import annealed_smc
 
 
@@ -148,7 +148,7 @@ def test_a_search_that_does_not_arrive_is_said(monkeypatch):
     def far(x):
         return torch.where(x[:, 0] < 3, 1e30 * torch.ones_like(x[:, 0]), x.square().sum(-1))
 
-    monkeypatch.setattr(train, "annealed_smc", lambda *a, **k: run(gl.gmm9, 50, levels=1))
+    monkeypatch.setattr(step, "annealed_smc", lambda *a, **k: run(gl.gmm9, 50, levels=1))
     sampler = gl.GFNDiffusion(far, dim=2, replay_ratio=0.5, prefill=50)
     with pytest.raises(FloatingPointError, match="prefill=50: annealed SMC did not arrive"):
         sampler.fit(progress=False)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import gfnlite as gl
-from gfnlite import nets, train
+from gfnlite import policy, step, train
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"iterations": 40, "batch_size": 32, "steps": 8, "coarse_steps": 4, "hidden": 16}
@@ -94,7 +94,7 @@ def test_history_is_written_line_by_line(tmp_path):
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.25, 0.5, 0.75, 0.9])
 def test_replay_takes_its_share_of_the_steps_evenly(ratio):
     config = gl.Config(replay_ratio=ratio)
-    replayed = [train.replays(config, i) for i in range(1000)]
+    replayed = [step.replays(config, i) for i in range(1000)]
     assert sum(replayed) == pytest.approx(1000 * ratio, abs=1)
     for start in range(0, 900, 100):  # everywhere, not only on the whole
         assert sum(replayed[start : start + 100]) == pytest.approx(100 * ratio, abs=1)
@@ -102,7 +102,7 @@ def test_replay_takes_its_share_of_the_steps_evenly(ratio):
 
 def test_half_replay_alternates_as_in_the_paper():
     config = gl.Config(replay_ratio=0.5)
-    assert [train.replays(config, i) for i in range(6)] == [False, True] * 3
+    assert [step.replays(config, i) for i in range(6)] == [False, True] * 3
 
 
 def test_energy_calls_are_counted_by_the_point():
@@ -116,14 +116,14 @@ def test_energy_calls_are_counted_by_the_point():
     for way, per_step in (({}, 32), ({"langevin": True}, 32 * 9), (looking, 32 * 8)):
         sampler = small(energy, dim=2, coarse_steps=None, **way)
         calls.clear()
-        train.train_step(sampler)
+        train.train_step(train.Team([sampler]))
         assert sampler.energy_calls == sum(calls) == per_step
     # A replayed sample brings its energy along; a chain asks once a step and once at its start.
     sampler = small(energy, dim=2, coarse_steps=None, **SEARCH)
     calls.clear()
-    train.train_step(sampler)
+    train.train_step(train.Team([sampler]))
     assert sampler.energy_calls == sum(calls) == 32 + 32 * (6 + 1)
-    train.train_step(sampler)
+    train.train_step(train.Team([sampler]))
     assert sampler.energy_calls == sum(calls) == 32 + 32 * (6 + 1)
 
 
@@ -153,18 +153,18 @@ def test_weights_of_exploring_samples_estimate_log_z(generator):
 def test_schedules():
     config = gl.Config(exploration=16.0, exploration_decay=0.5, lr_decay=0.25)
     # The standard deviation falls linearly, so half way down the variance is a quarter.
-    explored = [train.exploration_at(config, p) for p in (0, 0.25, 0.5, 1)]
+    explored = [step.exploration_at(config, p) for p in (0, 0.25, 0.5, 1)]
     assert explored == [16, 4, 0, 0]
-    factors = [train.learning_rate_factor(config, p) for p in (0, 0.75, 0.875, 1)]
+    factors = [step.learning_rate_factor(config, p) for p in (0, 0.75, 0.875, 1)]
     assert factors == [1, 1, 0.5, 0]
-    assert train.learning_rate_factor(gl.Config(lr_decay=0.0), 1.0) == 1
+    assert step.learning_rate_factor(gl.Config(lr_decay=0.0), 1.0) == 1
 
 
 def test_log_z_starts_where_the_first_batch_puts_it():
     target = gl.Gaussian([0.0, 0.0], 1.0, log_z=500.0)
     warm, cold = small(target, sigma2=1.0), small(target, sigma2=1.0, warm_log_z=False)
     for sampler in (warm, cold):
-        train.train_step(sampler)
+        train.train_step(train.Team([sampler]))
     assert warm.log_z_learned == pytest.approx(500, abs=0.2)  # this drift, 0, is the exact one
     assert cold.log_z_learned == pytest.approx(0, abs=0.2)
 
@@ -173,7 +173,7 @@ def test_each_part_learns_at_its_own_rate():
     rates = {"lr": 0.001, "lr_log_z": 0.2, "lr_flow": 0.03, "lr_decay": 0.0}
     sampler = small(objective="subtb", warm_log_z=False, **rates)
     before = {n: p.clone() for n, p in sampler.policy.named_parameters()}
-    train.train_step(sampler)
+    train.train_step(train.Team([sampler]))
     moved = {n: (p - before[n]).abs().max().item() for n, p in sampler.policy.named_parameters()}
     # Adam's first step is the learning rate, whatever the gradient.
     assert moved["log_z_value"] == pytest.approx(0.2, rel=1e-3)
@@ -185,7 +185,7 @@ def test_gradient_clip_bounds_the_kernels_gradient():
     norms = []
     for clip in (None, 0.01):
         sampler = small(grad_clip=clip)
-        train.train_step(sampler)
+        train.train_step(train.Team([sampler]))
         grads = [p.grad.norm() for p in sampler.policy.kernels()]
         norms.append(torch.stack(grads).norm().item())
     assert norms[0] > 0.1 and norms[1] == pytest.approx(0.01, rel=1e-3)
@@ -200,7 +200,7 @@ def test_half_precision_networks_train_nearly_alike():
     for amp in (False, True):
         sampler = small(amp=amp)
         before = weights_of(sampler)
-        train.train_step(sampler)
+        train.train_step(train.Team([sampler]))
         moves.append(torch.cat([p.grad.flatten() for p in sampler.policy.kernels()]))
         assert not torch.equal(before, weights_of(sampler))
     assert torch.cosine_similarity(*moves, dim=0) > 0.99
@@ -379,7 +379,7 @@ def test_what_search_finds_is_weighted_for_the_target(temperature):
         replay_ratio=0.5, replay_priority="weight", ls_every=1, ls_steps=8, ls_burn_in=6,
         ls_temperature=temperature, ls_step_size=0.3,
     )  # fmt: skip
-    train.train_step(sampler)
+    train.train_step(train.Team([sampler]))
     for name, buffer in sampler.buffers.items():
         x, log_w = (buffer._columns[part][: len(buffer)].double() for part in ("x", "log_weight"))
         w = log_w.softmax(0)
@@ -465,8 +465,8 @@ def test_a_variance_learned_on_coarse_grids_holds_on_fine_ones(monkeypatch):
     assert coarse < 0.15 and fine < 0.15  # a fixed variance has 0.33 at best on 20 steps
 
     def per_step(raw, context):  # the twin: a factor for each step, however long it is
-        return nets.LOG_VARIANCE_RANGE * torch.tanh(raw / nets.LOG_VARIANCE_RANGE)
+        return policy.LOG_VARIANCE_RANGE * torch.tanh(raw / policy.LOG_VARIANCE_RANGE)
 
-    monkeypatch.setattr(nets, "_log_variance", per_step)
+    monkeypatch.setattr(policy, "_log_variance", per_step)
     coarse, fine = gaps_of_a_variance_learned_on_coarse_grids()
     assert coarse < 0.15 < 2 * 0.15 < fine

@@ -1,0 +1,230 @@
+"""One training step of a team: schedules, a batch generated or replayed, and an optimiser step."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from . import objectives
+from .local_search import mala
+from .process import time_grid
+from .rollout import gradient
+from .smc import annealed_smc
+from .team import Team
+from .trajectory import Trajectory
+
+__all__ = [
+    "exploration_at", "learning_rate_factor", "objective", "prefill", "refuse_non_finite",
+    "replays", "train_step",
+]  # fmt: skip
+
+
+def exploration_at(config, progress: float) -> float:
+    """Added variance per unit time when a fraction `progress` of training is done."""
+    return config.exploration * max(0.0, 1 - progress / config.exploration_decay) ** 2
+
+
+def learning_rate_factor(config, progress: float) -> float:
+    """1, then linear to 0 over the last fraction `lr_decay` of training."""
+    return min(1.0, (1 - progress) / config.lr_decay) if config.lr_decay else 1.0
+
+
+def replays(config, iteration: int) -> bool:
+    """Whether this iteration is one of the fraction `replay_ratio` that replays: evenly spread."""
+    ratio = config.replay_ratio
+    return math.floor((iteration + 1) * ratio) > math.floor(iteration * ratio)
+
+
+def train_step(team: Team) -> Tensor:
+    """One optimiser step of each sampler on a batch of its own; their losses (S,)."""
+    config, samplers = team.config, team.samplers
+    progress = min(1.0, team.iteration / team.first.planned)
+    if config.coarse_steps and progress < config.coarse_fraction:
+        # The same sequence of grids for every seed, as for every schedule.
+        grids = [time_grid(config.coarse_steps, "random", g) for g in team.generators("grid")]
+        grid = grids[0]
+    else:
+        grid = time_grid(config.steps, config.grid)
+    for group in team.optimiser.param_groups:
+        group["lr"] = group["initial_lr"] * learning_rate_factor(config, progress)
+
+    replayed = replays(config, team.iteration) and len(team.first.replayed) > 0
+    if replayed:
+        trajectory = _destroyed(team, grid)
+        name = config.replay_objective or config.objective
+    else:
+        trajectory = _generated(team, grid, exploration_at(config, progress))
+        name = config.objective
+    # Reading a value makes a GPU wait, so there a bad batch is found at the next log instead.
+    if team.device.type == "cpu":
+        refuse_non_finite(trajectory, team)
+    if not replayed and "policy" in team.first.buffers:
+        _remember(team, trajectory)
+    if config.warm_log_z and team.iteration == 0:
+        # From 0 Adam would take |log Z| / lr_log_z steps to get there, and all else would wait.
+        team.policy.start_log_z(trajectory.log_weight.view(len(team), -1).mean(1))
+    team.optimiser.zero_grad(set_to_none=True)
+    if name == "reverse_kl":
+        losses = torch.stack([objectives.reverse_kl(run) for run in trajectory.split()])
+        losses.sum().backward(inputs=list(team.policy.parameters()))  # not a user's energy's
+    else:
+        losses = gradient(team.policy, trajectory, objective(name, config))
+    if config.grad_clip is not None:
+        clip_gradients(team.policy.kernels(), config.grad_clip)
+    team.optimiser.step()
+    for sampler in samplers:
+        sampler.iteration += 1
+        sampler.energy_calls += trajectory.energy_calls // len(team)
+        if config.ls_every and (sampler.iteration - 1) % config.ls_every == 0:
+            _search(sampler)
+    return losses.detach()
+
+
+def clip_gradients(parameters: list[Tensor], most: float) -> None:
+    """Scale the gradients (S, ...) of each run down to a norm of at most `most`."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = sum(g.flatten(1).square().sum(1) for g in gradients).sqrt()
+    for g in gradients:
+        g *= (most / (norm + 1e-6)).clamp(max=1).view(-1, *[1] * (g.ndim - 1))
+
+
+def objective(name: str, config) -> Callable[[Trajectory], torch.Tensor]:
+    """The objective of that name with the config's settings."""
+    if name == "subtb":
+        return partial(objectives.subtb, lam=config.subtb_lambda)
+    return getattr(objectives, name)
+
+
+def _generated(team: Team, grid: Tensor, exploration: float) -> Trajectory:
+    """A batch from P_F with exploration."""
+    config, target = team.config, team.target
+    condition, repeats = None, None
+    if target.condition_dim:
+        repeats = config.repeats or 1
+        count = config.batch_size // repeats
+        drawn = torch.cat([target.sample_condition(count, g) for g in team.generators("train")])
+        condition = drawn.to(team.device).repeat_interleave(repeats, 0)
+    path_wise = config.objective == "reverse_kl"
+    trajectory = team.rollout(
+        grid, config.batch_size, condition=condition, exploration=exploration,
+        differentiable=path_wise, record=not path_wise,
+    )  # fmt: skip
+    trajectory.repeats = repeats
+    return trajectory
+
+
+@torch.no_grad()
+def _remember(team: Team, trajectory: Trajectory) -> None:
+    """Keep the ends of a generated batch, weighted for the law that really drew them.
+
+    With conditions a weight is relative to log Z_theta(c), or easy conditions would crowd out the
+    others: E[w] is Z(c).
+    """
+    for sampler, run in zip(team.samplers, trajectory.split(), strict=True):
+        log_weight = run.log_weight - run.log_proposal
+        if run.condition is not None:
+            log_weight = log_weight - run.log_z
+        sampler.buffers["policy"].add(run.x[-1], run.log_reward, log_weight, run.condition)
+
+
+def _destroyed(team: Team, grid: Tensor) -> Trajectory:
+    """A batch from P_B, from replayed samples."""
+    config = team.config
+    repeats = (config.repeats or 1) if team.target.condition_dim else None
+    kept = [
+        sampler.replayed.sample(config.batch_size // (repeats or 1), sampler.generators["train"])
+        for sampler in team.samplers
+    ]
+    x, log_reward = (
+        torch.cat([getattr(part, name) for part in kept]).repeat_interleave(repeats or 1, 0)
+        for name in ("x", "log_reward")
+    )
+    condition = None
+    if team.target.condition_dim:
+        condition = torch.cat([part.condition for part in kept]).repeat_interleave(repeats, 0)
+    trajectory = team.rollout(grid, x=x, condition=condition, log_reward=log_reward, record=True)
+    trajectory.repeats = repeats
+    return trajectory
+
+
+def _search(sampler) -> None:
+    """Local search: MALA from samples of the policy; all kept states go into the search buffer.
+
+    MALA leaves R^(1 / temperature) invariant, so for that a state has the importance weight of its
+    start; the weights for R differ by R^(1 - 1 / temperature), at the start and at the state.
+    """
+    config, generator = sampler.config, sampler.generators["train"]
+    starts = sampler.buffers["policy"].sample(config.batch_size, generator)
+    chains = mala(
+        sampler.target, starts.x, condition=starts.condition, steps=config.ls_steps,
+        burn_in=config.ls_burn_in, step_size=config.ls_step_size,
+        temperature=config.ls_temperature, generator=generator,
+    )  # fmt: skip
+    count, condition = len(chains.x), starts.condition
+    # drawn with probability p of N, a start of weight w stands for w / (N p)
+    weight = starts.log_weight - starts.log_prob - math.log(len(sampler.buffers["policy"]))
+    gain = (1 - 1 / config.ls_temperature) * (chains.log_reward - starts.log_reward)
+    sampler.buffers["search"].add(
+        chains.x.flatten(0, 1),
+        chains.log_reward.flatten(),
+        (weight + gain).flatten(),
+        None if condition is None else condition.repeat(count, 1),
+    )
+    sampler.energy_calls += chains.energy_calls
+
+
+def prefill(sampler) -> None:
+    """Particles of annealed SMC, from as wide as exploration reaches, into the search buffer."""
+    config = sampler.config
+    scale = math.sqrt(sampler.process.end_variance() + config.exploration)
+    found = annealed_smc(
+        sampler.target, config.prefill, scale, generator=sampler.generators["train"],
+        device=sampler.device,
+    )  # fmt: skip
+    sampler.energy_calls += found.energy_calls
+    if found.log_z == -math.inf:
+        raise FloatingPointError(
+            f"prefill={config.prefill}: annealed SMC did not arrive at target "
+            f"'{sampler.target.name}'; the energy is infinite or too rough nearly everywhere"
+        )
+    weight = torch.full_like(found.log_reward, found.log_z)
+    sampler.buffers["search"].add(found.x, found.log_reward, weight)
+
+
+def refuse_non_finite(trajectory: Trajectory, team: Team) -> None:
+    """Name the term that is not finite, before it reaches the weights.
+
+    Raises:
+        FloatingPointError: if a log-weight is not finite.
+    """
+    if trajectory.log_weight.isfinite().all():
+        return
+    for sampler, run in zip(team.samplers, trajectory.split(), strict=True):
+        if not run.log_weight.isfinite().all():
+            seed = f"seed {sampler.seed}, " if len(team) > 1 else ""
+            raise FloatingPointError(f"{seed}iteration {sampler.iteration}: {_what_failed(run)}")
+
+
+def _what_failed(trajectory: Trajectory) -> str:
+    log_reward, score = trajectory.log_reward, trajectory.score
+    bad = int((~log_reward.isfinite()).sum())
+    if trajectory.x.isfinite().all() and bad:
+        kind = "NaN" if log_reward.isnan().any() else "an infinite value"
+        return (
+            f"energy returned {kind} at {bad} of {len(log_reward)} finite points; it must be "
+            "finite on all of R^d (clamp it, or reduce sigma2 or exploration)"
+        )
+    if score is not None and score.isnan().any():
+        bad = int(score.isnan().any(-1).sum())
+        return (
+            f"gradient of the energy is NaN at {bad} of {score[..., 0].numel()} states; make the "
+            "energy smooth there, or set langevin=False"
+        )
+    terms = {"P_F": trajectory.ratio_pf, "P_B": trajectory.ratio_pb, "log Z": trajectory.log_z}
+    worst = next((name for name, value in terms.items() if not value.isfinite().all()), "P_F")
+    return (
+        f"the drift network diverged ({worst} is not finite); reduce lr (or lr_log_z), or set "
+        "grad_clip"
+    )

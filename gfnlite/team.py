@@ -1,0 +1,109 @@
+"""Team: samplers of one target and config that are trained as one program, side by side."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from . import build
+from .policy import Policy
+from .rollout import backward_rollout, forward_rollout
+from .trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from .sampler import GFNDiffusion
+
+__all__ = ["Team"]
+
+
+class Team:
+    """What a training step works on: S samplers at the same iteration, with all their parts.
+
+    Each has its own parameters, random streams and buffers, so that none knows of the others. The
+    parameters and Adam's moments are stacked while the team exists; `part` ends that.
+
+    Args:
+        samplers: of the same target, config, device and iteration, of different seeds.
+
+    Raises:
+        ValueError: if there are none, or they are not at the same iteration.
+    """
+
+    def __init__(self, samplers: Sequence["GFNDiffusion"]):
+        self.samplers = list(samplers)
+        if len({sampler.iteration for sampler in self.samplers}) != 1:
+            raise ValueError("samplers must be at least one, all at the same iteration")
+        self.first = self.samplers[0]
+        self.config, self.target = self.first.config, self.first.target
+        self.process, self.device = self.first.process, self.first.device
+        self.policy, self.optimiser = self.first.policy, self.first.optimiser
+        if len(self.samplers) > 1:
+            self.policy = Policy.stack([sampler.policy for sampler in self.samplers])
+            self.optimiser = build.optimiser(self.config, self.policy)
+            for joint, *own in zip(*map(_parameters, self._optimisers()), strict=True):
+                states = [
+                    sampler.optimiser.state.get(parameter)
+                    for sampler, parameter in zip(self.samplers, own, strict=True)
+                ]
+                if all(states):
+                    self.optimiser.state[joint] = _join(states)
+
+    def __len__(self):
+        return len(self.samplers)
+
+    @property
+    def iteration(self) -> int:
+        """Training steps taken."""
+        return self.first.iteration
+
+    def generators(self, name: str) -> list[torch.Generator]:
+        """The random stream of that name of each sampler."""
+        return [sampler.generators[name] for sampler in self.samplers]
+
+    def rollout(
+        self, t: Tensor, batch_size: int | None = None, x: Tensor | None = None, **options
+    ) -> Trajectory:
+        """As `GFNDiffusion.rollout`, `batch_size` trajectories of each, or x (S B, d)."""
+        parts = (self.policy, self.process, self.target, t)
+        options["forward_looking"] = self.config.forward_looking
+        options["generator"] = self.generators("train")
+        if x is None:
+            return forward_rollout(*parts, batch_size, **options)
+        return backward_rollout(*parts, x, **options)
+
+    def share(self) -> None:
+        """Give each sampler's optimiser its part of the state, as a checkpoint needs it."""
+        if len(self.samplers) == 1:
+            return
+        for joint, *own in zip(*map(_parameters, self._optimisers()), strict=True):
+            if state := self.optimiser.state.get(joint):
+                for s, (sampler, parameter) in enumerate(zip(self.samplers, own, strict=True)):
+                    sampler.optimiser.state[parameter] = _part(state, s)
+
+    def part(self) -> None:
+        """Let each sampler stand alone again; the team must not be used any more."""
+        self.share()
+        if len(self.samplers) > 1:
+            for sampler in self.samplers:
+                for parameter in sampler.policy.parameters():
+                    parameter.data = parameter.data.clone()
+
+    def _optimisers(self) -> list[torch.optim.Optimizer]:
+        return [self.optimiser, *(sampler.optimiser for sampler in self.samplers)]
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
+
+
+def _join(states: Sequence[dict]) -> dict:
+    """One state of Adam from several: moments side by side, at the same step."""
+    moments = {name: [state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")}
+    joint = {name: torch.cat(parts) for name, parts in moments.items()}
+    return {"step": states[0]["step"].clone()} | joint
+
+
+def _part(state: dict, s: int) -> dict:
+    parts = {name: state[name][s : s + 1].clone() for name in ("exp_avg", "exp_avg_sq")}
+    return {"step": state["step"].clone()} | parts

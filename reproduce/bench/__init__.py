@@ -1,0 +1,1 @@
+"""Benchmarks: the package against the usual way of writing the same training."""
