@@ -57,8 +57,11 @@ def forward_rollout(
     if record:
         rooms = term.rooms(rows)
     states, moves, kernels, scores = [x], [], [], []
-    # Each move overwrites the noise that it came from, but in a graph.
-    into = [None] * len(steps) if differentiable else noise.split(1)
+    into = [(None, None)] * len(steps)
+    if not differentiable:  # each move overwrites the noise that it came from
+        path = x.new_empty((len(steps) + 1, *x.shape[1:]))
+        path[0] = x
+        into = list(zip(noise.split(1), path[1:].split(1), strict=True))
     with torch.set_grad_enabled(differentiable), large_matmuls(rows):
         for i, (a, h) in enumerate(zip(steps.a, steps.h, strict=True)):
             score, step = None, noise[i : i + 1]
@@ -71,11 +74,11 @@ def forward_rollout(
                 if exploration:
                     log_proposal = log_proposal + _proposal(step, 1 + added / variance)
                 step = (variance + added).sqrt() * step
-            moves.append(torch.addcmul(step, u, h, out=into[i]))
-            x = torch.addcmul(moves[-1], x, a)
+            moves.append(torch.addcmul(step, u, h, out=into[i][0]))
+            x = torch.addcmul(moves[-1], x, a, out=into[i][1])
             states.append(x)
             kernels.append((u, *s))
-        x, moved = torch.cat(states), torch.cat(moves) if differentiable else noise
+        x, moved = map(torch.cat, (states, moves)) if differentiable else (path, noise)
         term.at(x, torch.cat(scores) if scores else None, moved)
         ratio_pf = torch.cat([
             term.value([torch.cat(parts) for parts in zip(*kernels[where], strict=True)], where)
@@ -88,7 +91,7 @@ def _proposal(noise: Tensor, ratio: Tensor | float) -> Tensor:
     """log N(sqrt(r) e; 0, r) - log N(sqrt(r) e; 0, 1) of all noise e (n, S B, d): (S B,)."""
     if isinstance(ratio, float):
         n, _, d = noise.shape
-        square = torch.linalg.vector_norm(noise, dim=(0, 2)).square()
+        square = torch.linalg.vector_norm(noise, dim=2).square().sum(0)
         return 0.5 * ((ratio - 1) * square - n * d * math.log(ratio))
     return 0.5 * (noise.square() * (ratio - 1) - ratio.log()).sum((0, 2))
 
