@@ -62,12 +62,19 @@ def policy(config: Config, target: Target, seed: int) -> Policy:
 
 
 def optimiser(config: Config, policy: Policy) -> torch.optim.Adam:
-    """Adam with a rate each for the kernels, log Z and the flow."""
+    """Adam with a rate each for the kernels, log Z and the flow.
+
+    On a GPU the rates are tensors there, so that a captured step reads what they are now.
+    """
+    device = policy.forward_net.state.weight.device
+    on_gpu = device.type == "cuda"
     groups = [(policy.kernels(), config.lr), (policy.normaliser(), config.lr_log_z)]
     groups += [(policy.flows(), config.lr_flow)] if config.has_flow else []
-    return torch.optim.Adam(
-        [{"params": p, "lr": lr, "initial_lr": lr} for p, lr in groups], fused=True
-    )
+    parts = [
+        {"params": p, "lr": torch.tensor(lr, device=device) if on_gpu else lr, "initial_lr": lr}
+        for p, lr in groups
+    ]
+    return torch.optim.Adam(parts, fused=True, capturable=on_gpu)
 
 
 def buffers(config: Config, target: Target, device: torch.device) -> dict[str, ReplayBuffer]:

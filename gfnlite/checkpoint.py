@@ -30,7 +30,7 @@ def state_of(sampler: "GFNDiffusion") -> dict:
             "config": sampler.config,
             # copies, since in a team they are views of all samplers' parameters
             "policy": {k: v.clone() for k, v in sampler.policy.state_dict().items()},
-            "optimiser": sampler.optimiser.state_dict(),
+            "optimiser": sampler.optimiser.state_dict()["state"],  # rates are the schedule's
             "buffers": {name: buffer.state_dict() for name, buffer in sampler.buffers.items()},
             "generators": {name: g.get_state() for name, g in sampler.generators.items()},
             "device": sampler.device.type,
@@ -124,7 +124,8 @@ def restore(sampler: "GFNDiffusion", state: dict, path: str | Path) -> None:
         policy = build.policy(config, target, sampler.seed).to(device)
         policy.load_state_dict(state["policy"])
         optimiser = build.optimiser(config, policy)
-        optimiser.load_state_dict(state["optimiser"])
+        rates = optimiser.state_dict()["param_groups"]
+        optimiser.load_state_dict({"state": state["optimiser"], "param_groups": rates})
         buffers = build.buffers(config, target, device)
         for name, buffer in buffers.items():
             buffer.load_state_dict(state["buffers"][name])

@@ -31,15 +31,15 @@ _keep_freed_memory()
 
 
 @contextmanager
-def large_matmuls(rows: int) -> Iterator[None]:
-    """Within this context, use the faster library for float32 products of so many `rows`.
+def large_matmuls(rows: int, device: torch.device) -> Iterator[None]:
+    """Within this context, use the faster library for a CPU's float32 products of so many `rows`.
 
     From about a thousand on oneDNN is nearly twice as fast as the default on many CPUs, and
-    PyTorch selects it by the precision "medium". Where that would really round to bfloat16,
-    nothing is changed.
+    PyTorch selects it by the precision "medium". Where that would really round to bfloat16, as on
+    a GPU, nothing is changed.
     """
     before = torch.get_float32_matmul_precision()
-    if rows >= LARGE and _medium_is_float32():
+    if rows >= LARGE and device.type == "cpu" and _medium_is_float32():
         torch.set_float32_matmul_precision("medium")
     try:
         yield

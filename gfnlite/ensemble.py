@@ -67,6 +67,7 @@ class Ensemble(Sequence):
         folder: str | Path | None = None,
         progress: bool = True,
         callbacks: Callback | Iterable[Callback] = (),
+        compile: bool = False,
     ) -> "Ensemble":
         """Train all, as `GFNDiffusion.fit`; each keeps its files in `folder`/seed-<its seed>.
 
@@ -83,7 +84,7 @@ class Ensemble(Sequence):
         least = min(sampler.iteration for sampler in self)
         until = least + iterations if iterations is not None else self[0].config.iterations
         with torch.enable_grad():
-            train(self.samplers, until, folders, progress, callbacks)
+            train(self.samplers, until, folders, progress, callbacks, compile)
         return self
 
     def evaluate(

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Linear", "StateNet", "TimeNet", "encoder", "evaluate"]
+__all__ = ["Linear", "StateNet", "TimeNet", "encoder", "evaluate", "pull"]
 
 
 class Linear(nn.Module):
@@ -105,19 +105,22 @@ class StateNet(nn.Module):
         return evaluate(self.layers(), x, first)[-1]
 
     @torch.no_grad()
-    def pull(self, run: int, x: Tensor, hidden: Sequence[Tensor], cotangent: Tensor) -> Tensor:
+    def pull(
+        self, run: int, x: Tensor, hidden: Sequence[Tensor], cotangent: Tensor, function=None
+    ) -> Tensor:
         """Add to the gradients of one run's parameters; the cotangent of its `first` (N, H).
 
         `hidden` are the pre-activations that `evaluate` gave at x (N, d), each (N, H); the
-        cotangent is that of its values (N, .). This is autograd's result, with no graph and nothing
-        computed twice.
+        cotangent is that of its values (N, .); `function` is `pull`, or that compiled.
         """
-        g = cotangent.to(hidden[0].dtype)
-        for layer, z in zip((self.out, *self.joint[::-1]), hidden[::-1], strict=True):
-            _add_gradient(layer.weight, run, g.mT @ F.gelu(z))
-            _add_gradient(layer.bias, run, g.sum(0, keepdim=True))
-            g = torch.ops.aten.gelu_backward(g @ layer.weight[run].to(g.dtype), z)
-        _add_gradient(self.state.weight, run, g.mT @ x.to(g.dtype))
+        dtype = hidden[0].dtype
+        layers = (self.state, *self.joint, self.out)
+        factors = [layer.weight[run].to(dtype) for layer in layers]
+        g, gradients = (function or pull)(factors, x.to(dtype), hidden, cotangent.to(dtype))
+        for layer, (weight, bias) in zip(layers, gradients, strict=True):
+            _add_gradient(layer.weight, run, weight)
+            if bias is not None:
+                _add_gradient(layer.bias, run, bias)
         return g
 
 
@@ -132,11 +135,31 @@ def evaluate(
     `first` (S, N or 1, H) is `embed` plus, if any, `encode`. Results go to `out`, if it is given.
     """
     weight, _ = layers[0]
-    into = iter(out or [None] * len(layers))
-    parts = [torch.baddbmm(first.to(weight.dtype), x.to(weight.dtype), weight, out=next(into))]
-    for (weight, bias), room in zip(layers[1:], into, strict=True):
+    out = out or [None] * len(layers)
+    parts = [torch.baddbmm(first.to(weight.dtype), x.to(weight.dtype), weight, out=out[0])]
+    for (weight, bias), room in zip(layers[1:], out[1:], strict=True):
         parts.append(torch.baddbmm(bias, F.gelu(parts[-1]), weight, out=room))
     return parts
+
+
+def pull(
+    factors: Sequence[Tensor], x: Tensor, hidden: Sequence[Tensor], g: Tensor
+) -> tuple[Tensor, list[tuple[Tensor, Tensor | None]]]:
+    """The derivative of `evaluate`, of one run, with no graph and nothing computed twice.
+
+    Args:
+        factors: of its layers (outputs, inputs).
+        x: states (N, d).
+        hidden: its pre-activations there, each (N, H).
+        g: the cotangent of its values (N, .).
+
+    Returns that of `first` (N, H), and the gradients of each layer's factor and bias.
+    """
+    gradients = []
+    for weight, z in zip(factors[:0:-1], hidden[::-1], strict=True):
+        gradients.insert(0, (g.mT @ F.gelu(z), g.sum(0, keepdim=True)))
+        g = torch.ops.aten.gelu_backward(g @ weight, z)
+    return g, [(g.mT @ x, None), *gradients]
 
 
 def _add_gradient(parameter: Tensor, run: int, gradient: Tensor) -> None:

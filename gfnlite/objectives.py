@@ -59,12 +59,12 @@ def subtb(trajectory: Trajectory, lam: float = 2.0) -> Tensor:
     a = _residuals(trajectory)
     a = a - a.mean(0)  # the Laplacian below does not see a constant; float32 does
     # sum over i < j of w_ij (a_i - a_j)^2 is a quadratic form in a: one small matrix product.
-    laplacian = _laplacian(len(a) - 1, float(lam)).to(a)
+    laplacian = _laplacian(len(a) - 1, float(lam), a.dtype, a.device)
     return 0.5 * (a * (laplacian @ a)).sum(0).mean()
 
 
 @cache
-def _laplacian(steps: int, lam: float) -> Tensor:
+def _laplacian(steps: int, lam: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Laplacian of the complete graph with weights lambda^(j - i), which sum to 1 over i < j."""
     i = torch.arange(steps + 1, dtype=torch.float64)
     length = (i[:, None] - i).abs()
@@ -73,7 +73,7 @@ def _laplacian(steps: int, lam: float) -> Tensor:
     log_w.fill_diagonal_(-torch.inf)
     w = (log_w - log_w.max()).exp()
     w /= w.sum() / 2
-    return w.sum(1).diag() - w
+    return (w.sum(1).diag() - w).to(device, dtype)
 
 
 def reverse_kl(trajectory: Trajectory) -> Tensor:

@@ -1,6 +1,8 @@
 """Policy: all that is learned, as drift and log-variance of both kernels, state flow, and log Z."""
 
 import copy
+import os
+import shutil
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .nets import StateNet, TimeNet, encoder, evaluate
+from .nets import StateNet, TimeNet, encoder, evaluate, pull
 
 __all__ = ["Context", "Policy", "flat"]
 
@@ -57,6 +59,7 @@ class Policy(nn.Module):
     Attributes:
         runs: S.
         learns_variance: of P_F.
+        evaluate, pull: what all networks are computed by, see `use`.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Policy(nn.Module):
     ):
         super().__init__()
         self.dim, self.runs, self.learns_variance = dim, 1, learn_variance
+        self.evaluate, self.pull = evaluate, pull
 
         def net(outputs: int) -> StateNet:
             return StateNet(dim, outputs, hidden, layers, condition_dim, amp)
@@ -108,6 +112,25 @@ class Policy(nn.Module):
             for part, view in zip(own, parameter.data.split([len(p) for p in own]), strict=True):
                 part.data = view
         return joint
+
+    def use(self, compiled: bool) -> None:
+        """Compute the networks by code compiled for this device, where that pays, or plainly.
+
+        On a CPU it pays for the gradient alone: a walk's steps are too short.
+
+        Raises:
+            ValueError: if `compiled` on a CPU, and there is no C++ compiler.
+        """
+        self.evaluate, self.pull = evaluate, pull
+        if not compiled:
+            return
+        self.pull = torch.compile(pull, dynamic=False)
+        if self.forward_net.state.weight.device.type == "cuda":
+            self.evaluate = torch.compile(evaluate, dynamic=False)
+        elif not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl"))):
+            raise ValueError(
+                "compile=True needs a C++ compiler here (g++, clang++ or cl); none found"
+            )
 
     def log_z(self, condition: Tensor | None = None) -> Tensor:
         """log Z_theta of each run (S,), or of each condition (S B, c) -> (S B,)."""
@@ -149,13 +172,13 @@ class Policy(nn.Module):
         if context.code is not None:
             first = first + context.code
         x = x.unflatten(1, (self.runs, -1))
-        parts = evaluate(context.layers, flat(x), flat(first.expand(*x.shape[:3], -1)))
+        parts = self.evaluate(context.layers, flat(x), flat(first.expand(*x.shape[:3], -1)))
         return [part.unflatten(1, (n, -1)).transpose(0, 1) for part in parts]
 
     def step(self, x: Tensor, context: Context, out: list[Tensor] | None = None) -> Tensor:
         """The values alone, at one time, x (1, S B, d): (1, S, B, .); all is written to `out`."""
         first = context.time[0] if context.code is None else context.time[0] + context.code
-        return evaluate(context.layers, x.view(self.runs, -1, self.dim), first, out)[-1][None]
+        return self.evaluate(context.layers, x.view(self.runs, -1, self.dim), first, out)[-1][None]
 
     def forward_kernel(
         self, x: Tensor, context: Context, score: Tensor | None = None

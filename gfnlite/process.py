@@ -80,7 +80,8 @@ class _Process:
         v, a = self._variance(t), self._scale(t)
         h = v[1:] - a.square() * v[:-1]
         parts = (t, a, h, a * v[:-1] / v[1:], h * v[:-1] / v[1:])
-        return Steps(*(part.to(device, torch.get_default_dtype()) for part in parts))
+        moved = torch.cat(parts).to(device, torch.get_default_dtype())  # in one piece
+        return Steps(*moved.split([len(part) for part in parts]))
 
     def end_variance(self) -> float:
         """Variance of each coordinate of the reference process at t = 1."""

@@ -6,7 +6,6 @@ gradient that the objective sends back to each transition's log-densities, and p
 through all T x B transitions in a few large products.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from .cpu import large_matmuls
 from .energy import Target, given
 from .policy import Policy
-from .process import normal
+from .process import Steps, normal
 from .terms import BackwardTerm, FlowTerm, ForwardTerm
 from .trajectory import Trajectory
 
@@ -28,29 +27,33 @@ def forward_rollout(
     policy: Policy,
     process,
     target: Target,
-    t: Tensor,
+    t: Tensor | Steps,
     batch_size: int,
     condition: Tensor | None = None,
-    exploration: float = 0.0,
+    exploration: float | Tensor = 0.0,
     generator: Generators = None,
     differentiable: bool = False,
     forward_looking: bool = False,
     record: bool = False,
 ) -> Trajectory:
-    """Generate `batch_size` trajectories of each run by P_F on the times t (T + 1,), a CPU tensor.
+    """Generate `batch_size` trajectories of each run by P_F on the times t (T + 1,).
 
+    These are a CPU tensor, or the process's `Steps` where they are at hand.
     `exploration` is variance added per unit of the reference's own (per unit time, if pinned) to
     the sampling noise alone: the densities in log w stay those of P_F itself, which is what makes
     the trajectories off-policy. `record` keeps what `gradient` would have to compute again;
     `differentiable` keeps the graph through states and energy, as reverse KL needs it.
     """
     device, rows = policy.forward_net.state.weight.device, policy.runs * batch_size
-    steps, sigma2 = process.steps(t, device), process.sigma2
+    steps = t if isinstance(t, Steps) else process.steps(t, device)
+    sigma2, explores = process.sigma2, isinstance(exploration, Tensor) or exploration > 0
     x = process.start((1, rows, policy.dim), device, generator)
     noise = normal((len(steps), rows, policy.dim), device, generator)
     log_proposal, learned = 0.0, policy.learns_variance
     if not learned:
-        log_proposal = _proposal(noise, 1 + exploration / sigma2) if exploration else 0.0
+        if explores:
+            ratio = torch.as_tensor(1 + exploration / sigma2, device=device)
+            log_proposal = _proposal(noise, ratio)
         noise *= ((sigma2 + exploration) * steps.h).sqrt()[:, None, None]
     term = ForwardTerm(policy, process, steps, condition)
     contexts, rooms = term.context().split(), [None] * len(steps)
@@ -62,7 +65,7 @@ def forward_rollout(
         path = x.new_empty((len(steps) + 1, *x.shape[1:]))
         path[0] = x
         into = list(zip(noise.split(1), path[1:].split(1), strict=True))
-    with torch.set_grad_enabled(differentiable), large_matmuls(rows):
+    with torch.set_grad_enabled(differentiable), large_matmuls(rows, device):
         for i, (a, h) in enumerate(zip(steps.a, steps.h, strict=True)):
             score, step = None, noise[i : i + 1]
             if policy.langevin is not None:
@@ -71,7 +74,7 @@ def forward_rollout(
             u, *s = policy.forward_head(policy.step(x, contexts[i], rooms[i]), contexts[i], score)
             if learned:
                 variance, added = (sigma2 * h) * s[0].exp(), exploration * h
-                if exploration:
+                if explores:
                     log_proposal = log_proposal + _proposal(step, 1 + added / variance)
                 step = (variance + added).sqrt() * step
             moves.append(torch.addcmul(step, u, h, out=into[i][0]))
@@ -80,19 +83,21 @@ def forward_rollout(
             kernels.append((u, *s))
         x, moved = map(torch.cat, (states, moves)) if differentiable else (path, noise)
         term.at(x, torch.cat(scores) if scores else None, moved)
+        # In a graph the derivative of each slice would be as large as the whole.
+        chunks = [slice(None)] if differentiable else term.chunks(rows)
         ratio_pf = torch.cat([
             term.value([torch.cat(parts) for parts in zip(*kernels[where], strict=True)], where)
-            for where in term.chunks(rows)
+            for where in chunks
         ])  # fmt: skip
         return _trajectory(term, x, ratio_pf, target, forward_looking, record, log_proposal)
 
 
-def _proposal(noise: Tensor, ratio: Tensor | float) -> Tensor:
+def _proposal(noise: Tensor, ratio: Tensor) -> Tensor:
     """log N(sqrt(r) e; 0, r) - log N(sqrt(r) e; 0, 1) of all noise e (n, S B, d): (S B,)."""
-    if isinstance(ratio, float):
+    if ratio.ndim == 0:
         n, _, d = noise.shape
         square = torch.linalg.vector_norm(noise, dim=2).square().sum(0)
-        return 0.5 * ((ratio - 1) * square - n * d * math.log(ratio))
+        return 0.5 * ((ratio - 1) * square - n * d * ratio.log())
     return 0.5 * (noise.square() * (ratio - 1) - ratio.log()).sum((0, 2))
 
 
@@ -101,7 +106,7 @@ def backward_rollout(
     policy: Policy,
     process,
     target: Target,
-    t: Tensor,
+    t: Tensor | Steps,
     x1: Tensor,
     condition: Tensor | None = None,
     generator: Generators = None,
@@ -113,7 +118,7 @@ def backward_rollout(
 
     `log_reward` (S B,) spares the energy calls at `x1` where it is known; `record` as above.
     """
-    steps, sigma2 = process.steps(t, x1.device), process.sigma2
+    steps, sigma2 = t if isinstance(t, Steps) else process.steps(t, x1.device), process.sigma2
     eps = normal((len(steps), *x1.shape), x1.device, generator)
     eps *= (sigma2 * steps.g).sqrt()[:, None, None]
     x, states, context = x1[None], [x1[None]], None

@@ -1,5 +1,6 @@
 """One training step of a team: schedules, a batch generated or replayed, and an optimiser step."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from . import objectives
 from .local_search import mala
-from .process import time_grid
+from .process import Steps, time_grid
 from .rollout import gradient
 from .smc import annealed_smc
 from .team import Team
@@ -17,7 +18,7 @@ from .trajectory import Trajectory
 
 __all__ = [
     "exploration_at", "learning_rate_factor", "objective", "prefill", "refuse_non_finite",
-    "replays", "train_step",
+    "replays", "train_step", "update",
 ]  # fmt: skip
 
 
@@ -39,29 +40,55 @@ def replays(config, iteration: int) -> bool:
 
 def train_step(team: Team) -> Tensor:
     """One optimiser step of each sampler on a batch of its own; their losses (S,)."""
-    config, samplers = team.config, team.samplers
+    config = team.config
     progress = min(1.0, team.iteration / team.first.planned)
+    for group in team.optimiser.param_groups:
+        _set_rate(group, group["initial_lr"] * learning_rate_factor(config, progress))
     if config.coarse_steps and progress < config.coarse_fraction:
         # The same sequence of grids for every seed, as for every schedule.
         grids = [time_grid(config.coarse_steps, "random", g) for g in team.generators("grid")]
         grid = grids[0]
     else:
         grid = time_grid(config.steps, config.grid)
-    for group in team.optimiser.param_groups:
-        group["lr"] = group["initial_lr"] * learning_rate_factor(config, progress)
-
-    replayed = replays(config, team.iteration) and len(team.first.replayed) > 0
-    if replayed:
-        trajectory = _destroyed(team, grid)
-        name = config.replay_objective or config.objective
+    inputs = vars(team.process.steps(grid, team.device)).copy()
+    if replays(config, team.iteration) and len(team.first.replayed) > 0:
+        kind, inputs = "replayed", inputs | _replayed(team)
     else:
-        trajectory = _generated(team, grid, exploration_at(config, progress))
-        name = config.objective
+        kind, inputs = "generated", inputs | _conditions(team)
+        if exploration := exploration_at(config, progress):
+            inputs["exploration"] = torch.full((), exploration, device=team.device)
+    losses, trajectory = team.run(update, kind, inputs)
+    if kind == "generated" and "policy" in team.first.buffers:
+        _remember(team, trajectory)
+    for sampler in team.samplers:
+        sampler.iteration += 1
+        sampler.energy_calls += trajectory.energy_calls // len(team)
+        if config.ls_every and (sampler.iteration - 1) % config.ls_every == 0:
+            _search(sampler)
+    return losses
+
+
+def update(team: Team, kind: str, inputs: dict[str, Tensor]) -> tuple[Tensor, Trajectory]:
+    """All of a step that a GPU can do with no word from Python: rollout, gradient, optimiser.
+
+    Returns the losses (S,) and the batch. `inputs` is everything that changes from one step to the
+    next: the grid's `Steps`, and, where there is any, exploration, condition, x and log_reward.
+    """
+    config, inputs = team.config, dict(inputs)
+    steps = Steps(*(inputs.pop(field.name) for field in dataclasses.fields(Steps)))
+    name = config.objective
+    if kind == "replayed":
+        name = config.replay_objective or name
+        trajectory = team.rollout(steps, record=True, **inputs)
+    else:
+        path_wise = name == "reverse_kl"
+        trajectory = team.rollout(
+            steps, config.batch_size, differentiable=path_wise, record=not path_wise, **inputs
+        )
+    trajectory.repeats = (config.repeats or 1) if team.target.condition_dim else None
     # Reading a value makes a GPU wait, so there a bad batch is found at the next log instead.
     if team.device.type == "cpu":
         refuse_non_finite(trajectory, team)
-    if not replayed and "policy" in team.first.buffers:
-        _remember(team, trajectory)
     if config.warm_log_z and team.iteration == 0:
         # From 0 Adam would take |log Z| / lr_log_z steps to get there, and all else would wait.
         team.policy.start_log_z(trajectory.log_weight.view(len(team), -1).mean(1))
@@ -74,12 +101,14 @@ def train_step(team: Team) -> Tensor:
     if config.grad_clip is not None:
         clip_gradients(team.policy.kernels(), config.grad_clip)
     team.optimiser.step()
-    for sampler in samplers:
-        sampler.iteration += 1
-        sampler.energy_calls += trajectory.energy_calls // len(team)
-        if config.ls_every and (sampler.iteration - 1) % config.ls_every == 0:
-            _search(sampler)
-    return losses.detach()
+    return losses.detach(), trajectory
+
+
+def _set_rate(group: dict, rate: float) -> None:
+    if isinstance(group["lr"], Tensor):  # where a captured step reads it
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def clip_gradients(parameters: list[Tensor], most: float) -> None:
@@ -97,22 +126,14 @@ def objective(name: str, config) -> Callable[[Trajectory], torch.Tensor]:
     return getattr(objectives, name)
 
 
-def _generated(team: Team, grid: Tensor, exploration: float) -> Trajectory:
-    """A batch from P_F with exploration."""
+def _conditions(team: Team) -> dict[str, Tensor]:
+    """The conditions of a generated batch, if there are any."""
     config, target = team.config, team.target
-    condition, repeats = None, None
-    if target.condition_dim:
-        repeats = config.repeats or 1
-        count = config.batch_size // repeats
-        drawn = torch.cat([target.sample_condition(count, g) for g in team.generators("train")])
-        condition = drawn.to(team.device).repeat_interleave(repeats, 0)
-    path_wise = config.objective == "reverse_kl"
-    trajectory = team.rollout(
-        grid, config.batch_size, condition=condition, exploration=exploration,
-        differentiable=path_wise, record=not path_wise,
-    )  # fmt: skip
-    trajectory.repeats = repeats
-    return trajectory
+    if not target.condition_dim:
+        return {}
+    count = config.batch_size // (config.repeats or 1)
+    drawn = torch.cat([target.sample_condition(count, g) for g in team.generators("train")])
+    return {"condition": drawn.to(team.device).repeat_interleave(config.repeats or 1, 0)}
 
 
 @torch.no_grad()
@@ -129,24 +150,17 @@ def _remember(team: Team, trajectory: Trajectory) -> None:
         sampler.buffers["policy"].add(run.x[-1], run.log_reward, log_weight, run.condition)
 
 
-def _destroyed(team: Team, grid: Tensor) -> Trajectory:
-    """A batch from P_B, from replayed samples."""
+def _replayed(team: Team) -> dict[str, Tensor]:
+    """The ends of a replayed batch, with all that was kept beside them."""
     config = team.config
-    repeats = (config.repeats or 1) if team.target.condition_dim else None
+    repeats = (config.repeats or 1) if team.target.condition_dim else 1
     kept = [
-        sampler.replayed.sample(config.batch_size // (repeats or 1), sampler.generators["train"])
+        sampler.replayed.sample(config.batch_size // repeats, sampler.generators["train"])
         for sampler in team.samplers
     ]
-    x, log_reward = (
-        torch.cat([getattr(part, name) for part in kept]).repeat_interleave(repeats or 1, 0)
-        for name in ("x", "log_reward")
-    )
-    condition = None
-    if team.target.condition_dim:
-        condition = torch.cat([part.condition for part in kept]).repeat_interleave(repeats, 0)
-    trajectory = team.rollout(grid, x=x, condition=condition, log_reward=log_reward, record=True)
-    trajectory.repeats = repeats
-    return trajectory
+    names = ("x", "log_reward", *(("condition",) if team.target.condition_dim else ()))
+    parts = {name: torch.cat([getattr(batch, name) for batch in kept]) for name in names}
+    return {name: part.repeat_interleave(repeats, 0) for name, part in parts.items()}
 
 
 def _search(sampler) -> None:

@@ -1,12 +1,14 @@
 """Team: samplers of one target and config that are trained as one program, side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from . import build
+from .graph import Captured
 from .policy import Policy
 from .rollout import backward_rollout, forward_rollout
 from .trajectory import Trajectory
@@ -25,12 +27,13 @@ class Team:
 
     Args:
         samplers: of the same target, config, device and iteration, of different seeds.
+        compile: compile what pays, and on a GPU capture each step as a CUDA graph.
 
     Raises:
         ValueError: if there are none, or they are not at the same iteration.
     """
 
-    def __init__(self, samplers: Sequence["GFNDiffusion"]):
+    def __init__(self, samplers: Sequence["GFNDiffusion"], compile: bool = False):
         self.samplers = list(samplers)
         if len({sampler.iteration for sampler in self.samplers}) != 1:
             raise ValueError("samplers must be at least one, all at the same iteration")
@@ -48,6 +51,9 @@ class Team:
                 ]
                 if all(states):
                     self.optimiser.state[joint] = _join(states)
+        self.policy.use(compile)
+        self.captures = compile and self.device.type == "cuda"
+        self.programs: dict[tuple, Captured] = {}
 
     def __len__(self):
         return len(self.samplers)
@@ -72,6 +78,17 @@ class Team:
             return forward_rollout(*parts, batch_size, **options)
         return backward_rollout(*parts, x, **options)
 
+    def run(self, function: Callable, kind: str, inputs: dict[str, Tensor]):
+        """function(team, kind, inputs), captured where that is wanted and possible."""
+        if not self.captures:
+            return function(self, kind, inputs)
+        key = (kind, *((name, value.shape) for name, value in inputs.items()))
+        if key not in self.programs:
+            self.programs[key] = Captured(
+                partial(function, self, kind), self.generators("train"), self.optimiser.zero_grad
+            )
+        return self.programs[key](inputs)
+
     def share(self) -> None:
         """Give each sampler's optimiser its part of the state, as a checkpoint needs it."""
         if len(self.samplers) == 1:
@@ -84,6 +101,7 @@ class Team:
     def part(self) -> None:
         """Let each sampler stand alone again; the team must not be used any more."""
         self.share()
+        self.policy.use(False)
         if len(self.samplers) > 1:
             for sampler in self.samplers:
                 for parameter in sampler.policy.parameters():

@@ -79,7 +79,7 @@ class Term:
     def evaluate(self, keep: bool) -> Tensor:
         """The term at its transitions (T - first, S B); what is kept `pull` need not compute."""
         context, parts = self.context(), [self.x.new_zeros((0, self.x.shape[1]))]
-        with large_matmuls(CPU_ROWS):
+        with large_matmuls(CPU_ROWS, self.t.device):
             for where in self.chunks(self.x.shape[1]):
                 at = context.at(where)
                 block = self.policy.values(self.x[where], at)
@@ -101,7 +101,7 @@ class Term:
         time, code = torch.zeros_like(context.time), context.code
         code = None if code is None else torch.zeros_like(code)
         skipped = len(self.t) - len(cotangent)
-        with large_matmuls(CPU_ROWS):  # ... the chunks meet at its cut
+        with large_matmuls(CPU_ROWS, self.t.device):  # ... the chunks meet at its cut
             for where in self.chunks(self.x.shape[1]):
                 at, block = cut.at(where), self.kept.pop(where.start, None)
                 if block is None:
@@ -117,7 +117,11 @@ class Term:
                 for run in range(policy.runs):
                     parts = (part[:, run].flatten(0, 1) for part in (x, *block[:-1], values.grad))
                     x_run, *hidden, g = parts
-                    g = net.pull(run, x_run, hidden, g).unflatten(0, (len(x), -1)).to(time.dtype)
+                    g = (
+                        net.pull(run, x_run, hidden, g, policy.pull)
+                        .unflatten(0, (len(x), -1))
+                        .to(time.dtype)
+                    )
                     time[where, run] = g.sum(1, keepdim=True)
                     if code is not None:
                         code[run] += g.sum(0)

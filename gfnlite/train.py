@@ -49,6 +49,7 @@ def train(
     folders: Sequence[Path] | None = None,
     progress: bool = True,
     callbacks: Iterable[Callback] = (),
+    compile: bool = False,
 ) -> None:
     """Train up to iteration `until`; checkpoint.pt and history.jsonl are kept in `folders`, if any.
 
@@ -63,12 +64,12 @@ def train(
         chosen = [i for i, sampler in enumerate(samplers) if sampler.iteration == least]
         _train_team(
             [samplers[i] for i in chosen], min(ahead, default=until), [folders[i] for i in chosen],
-            progress, callbacks,
+            progress, callbacks, compile,
         )  # fmt: skip
 
 
-def _train_team(samplers, until, folders, progress, callbacks) -> None:
-    team = Team(samplers)
+def _train_team(samplers, until, folders, progress, callbacks, compile) -> None:
+    team = Team(samplers, compile)
     config, start, began = team.config, team.iteration, time.monotonic()
     log_every = max(1, config.iterations // LOGS)
     bar = _progress_bar(start, until, progress, len(team))
