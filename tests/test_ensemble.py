@@ -183,3 +183,29 @@ def test_bad_seeds_are_refused(seeds, one_clear_error):
 def test_seed_and_seeds_exclude_each_other(one_clear_error):
     sampler = gl.GFNDiffusion(gl.gmm9, **SMALL)
     one_clear_error(lambda: sampler.fit(seed=1, seeds=2), "not both")
+
+
+@pytest.mark.full
+def test_final_metrics_of_teams_and_single_runs_have_one_distribution():
+    """Welch's t of ELBO and EUBO over 8 seeds against 8 others; the twin trains half as long."""
+    config = gl.preset("9gmm", "TB+Expl", "quick").replace(iterations=600)
+
+    def bounds(samplers):
+        found = [sampler.evaluate(n_samples=5000) for sampler in samplers]
+        return {key: torch.tensor([e[key] for e in found]) for key in ("elbo", "eubo")}
+
+    def distance(one, other):
+        """Largest |t| of the two metrics."""
+        error = {k: (one[k].var() / 8 + other[k].var() / 8).sqrt() for k in one}
+        return max(abs((one[k].mean() - other[k].mean()) / error[k]).item() for k in one)
+
+    team = bounds(gl.Ensemble(gl.gmm9, seeds=range(8), config=config).fit(progress=False))
+    short = config.replace(iterations=300)
+    twin = bounds(gl.Ensemble(gl.gmm9, seeds=range(8), config=short).fit(progress=False))
+    single = bounds(
+        gl.GFNDiffusion(gl.gmm9, config=config, seed=seed).fit(progress=False)
+        for seed in range(8, 16)
+    )
+    # |t| with at least 7 degrees of freedom exceeds 5 in one of 600 pairs, of two metrics
+    assert distance(team, single) < 5
+    assert distance(team, twin) > 5
