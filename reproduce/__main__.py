@@ -1,4 +1,4 @@
-"""`python -m reproduce`: list, run, collect, report."""
+"""`python -m reproduce`: list, run, collect, report, bench."""
 
 import sys
 from dataclasses import asdict
@@ -6,6 +6,7 @@ from dataclasses import asdict
 import click
 
 from . import experiments, report, runner
+from .bench import schedule
 from .experiments import BadInput
 
 
@@ -125,6 +126,44 @@ def write_report(allow_dirty: bool, replace: bool) -> None:
         click.echo(f"wrote {path.relative_to(experiments.ROOT)}")
     for note in notes:
         click.echo(note, err=True)
+
+
+@main.command(cls=Several)
+@click.option("--only", multiple=True, metavar="PART…", help=f"Of {', '.join(schedule.PARTS)}.")
+@click.option("--threads", multiple=True, type=int, help="Default: 1, and 2 if there are 2 cores.")
+@click.option("--repeats", type=click.IntRange(2, 10_000), help="Rounds of each comparison.")
+@click.option("--quick", is_flag=True, help="Seconds in all: shows that it runs, and no more.")
+def bench(only: list[str], threads: list[int], repeats: int | None, quick: bool) -> None:
+    """Time gfnlite against the plain baseline, on a machine that does nothing else.
+
+    Each part is written to reproduce/results/bench/ as soon as it is there, in place of what was
+    measured with as many threads before; with --quick to results/local/bench/.
+
+    \b
+      steps    a training step of each kind, plain and ours
+      ideas    from the plain step to ours, one idea at a time
+      scaling  steps, batch, dimension, width, samples in the buffer
+      seeds    five seeds one by one, and as one program
+      floor    a step against its matrix products and activations alone
+      memory   by how much a training makes its process grow
+      profile  which operations a step spends its time in
+      dead_ends  ideas that did not pay
+      quality  seconds until a sampler is good: the baseline gets 20 times our time, which takes
+               most of an hour; killed, it goes on from where it was
+
+    Examples:
+
+    \b
+      python -m reproduce bench
+      python -m reproduce bench --only steps,ideas --threads 1 2
+      python -m reproduce bench --quick
+    """
+    jobs = schedule.jobs(only, threads, repeats, quick)
+    failed = [job for job in jobs if schedule.execute(job, quick) != 0]
+    for part, count, _ in failed:
+        click.echo(f"failed: {part} with {count} thread{'s' * (count > 1)}", err=True)
+    if failed:
+        raise SystemExit(1)
 
 
 def _collected() -> list[dict]:

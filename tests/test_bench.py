@@ -1,13 +1,20 @@
-"""The plain baseline of the benchmark computes what gfnlite computes, and is right on its own."""
+"""The benchmark: its plain baseline is right, and it measures what it says that it does."""
 
+import json
 import math
+import sys
+import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 import gfnlite as gl
 from gfnlite.step import objective as loss_of
-from reproduce.bench import plain
+from reproduce import report, runner
+from reproduce.__main__ import entry as reproduce
+from reproduce.bench import floor, ideas, measure, plain, quality, schedule, sizes, worker
+from reproduce.experiments import BadInput
 
 TARGETS = {"25gmm": gl.gmm25, "manywell8": gl.ManyWell(8)}
 STEPS, BATCH = 7, 12
@@ -241,3 +248,250 @@ def test_buffer_draws_by_the_rank_law_and_forgets_the_oldest():
     assert x.min() >= 30  # the last 50 of 80
     assert abs(z(0.02)) < 4
     assert z(0.03) > 20
+
+
+# ---------------------------------------------------------------- what is measured, and how
+
+
+def test_quartiles_and_ratios_of_known_numbers():
+    values = [4.0, 1.0, 2.0, 3.0, 5.0]
+    known = {"median": 3.0, "low": 2.0, "high": 4.0, "n": 5, "unit": "ms"}
+    assert measure.summary(values) == known
+    one = {"median": 7.0, "low": 7.0, "high": 7.0, "n": 1, "unit": "MiB"}
+    assert measure.summary([7.0], "MiB") == one
+    # Twice as slow in every round, however the rounds differ: there is no doubt about it.
+    assert measure.ratio([2 * v for v in values], values) == {"value": 2.0, "low": 2.0, "high": 2.0}
+    found = measure.ratio([6.0, 6.0, 6.0, 6.0, 6.0], values)
+    assert found["value"] == 2.0 and found["low"] < 2.0 < found["high"]
+
+
+def test_rounds_hold_every_variant_once_in_changing_order():
+    calls, shown = [], []
+    variants = {name: (lambda name=name: calls.append(name)) for name in "abc"}
+    times = measure.interleaved(variants, 20, warm=1, progress=lambda *at: shown.append(at))
+    rounds = [tuple(calls[i : i + 3]) for i in range(0, len(calls), 3)]
+    assert len(rounds) == 21 and all(sorted(one) == list("abc") for one in rounds)
+    assert len(set(rounds[1:])) > 1 and shown == [(i, 20) for i in range(1, 21)]
+    assert list(times) == list("abc") and all(len(t) == 20 and min(t) >= 0 for t in times.values())
+    slow = measure.interleaved({"slow": lambda: time.sleep(0.02)}, 2, warm=0)["slow"]
+    assert min(slow) >= 20
+
+
+@pytest.mark.parametrize("task", sizes.TASKS)
+def test_all_ideas_give_the_same_gradient(task):
+    # 45 times are three chunks, the last of them a short one.
+    rig = ideas.Rig(task, replace(sizes.SMALL, steps=45))
+    torch.manual_seed(0)
+    for name, p in rig.sampler.policy.named_parameters():
+        if "out" in name:
+            torch.nn.init.normal_(p, std=0.2)
+    rig.match()
+
+    def gradient(name, seed=0):
+        stage, owner, _ = ideas.STAGES[name]
+        policy = rig.sampler.policy if owner == "ours" else rig.policy
+        policy.zero_grad()
+        loss = stage(rig, torch.Generator().manual_seed(seed))
+        parts = {name: p.grad.flatten() for name, p in policy.named_parameters()}
+        return loss.detach(), torch.cat([parts[name] for name in sorted(parts)])
+
+    def difference(found):
+        return ((found - expected).norm() / expected.norm()).item()
+
+    loss, expected = gradient("plain")
+    assert list(ideas.STAGES)[0] == "plain" and expected.norm() > 1
+    for name in ideas.STAGES:
+        found = gradient(name)
+        torch.testing.assert_close(found[0].reshape(()), loss, rtol=1e-4, atol=1e-4)
+        assert difference(found[1]) < 1e-4, name
+    assert difference(gradient("plain", seed=1)[1]) > 0.01
+
+
+def test_a_stage_is_a_whole_training_step():
+    rig = ideas.Rig("25gmm", sizes.SMALL)
+    for name, (_, owner, _) in ideas.STAGES.items():
+        if name == "compiled":
+            continue
+        weights = (rig.sampler.policy if owner == "ours" else rig.policy).forward_net.out.weight
+        before = weights.detach().clone()
+        ideas.step(rig, name)()
+        assert not torch.equal(weights, before), name
+
+
+def test_the_floor_counts_its_operations():
+    kernels = floor.Kernels(2, replace(sizes.SMALL, steps=45, batch=300, hidden=8))
+    assert kernels.chunks == [20, 20, 5]
+    # Forth 2 rows a b of a layer a x b; back the same for its weights, and for its input.
+    layers = 2 * 8 + 8 * 8 + 8 * 8 + 8 * 2
+    assert kernels.operations == 2 * 45 * 300 * (3 * layers - 2 * 8)
+
+
+EXPECTED = {
+    "steps": ({"ours"}, 11),
+    "scaling": ({"ours"}, 4 + 4),
+    "seeds": ({"one_by_one", "together", "ratio"}, 2),
+    "floor": ({"step", "floor", "products", "activations", "ratio", "gflops"}, 1),
+    "memory": ({"ours", "plain"}, 1),
+    "profile": ({"milliseconds", "operations"}, 2),
+    "dead_ends": ({"without", "with", "ratio"}, 5),
+    "ideas": ({"step", "gain", "total"}, len(ideas.STAGES) - 1),
+}
+
+
+@pytest.mark.parametrize("part", EXPECTED)
+def test_each_part_runs_and_writes_what_it_says(part, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_git", lambda *a: "0123abc" if a[0] == "rev-parse" else "")
+    printed = list(worker.run(part, sizes.SMALL, tmp_path, tmp_path / "state"))
+    result = json.loads((tmp_path / f"{part}.json").read_text())
+    (made,) = result["runs"]
+    where, (keys, count) = made["environment"], EXPECTED[part]
+    assert result["part"] == part and where["threads"] == 1 and where["cpu"]
+    assert where["commit"] == "0123abc" and where["versions"]["torch"] == torch.__version__
+    assert len(made["entries"]) == len(printed) == count
+    for entry in made["entries"]:
+        assert keys <= set(entry) and ("task" in entry or "axis" in entry)
+        for value in entry.values():
+            if isinstance(value, dict) and "median" in value:
+                assert value["low"] <= value["median"] <= value["high"] and value["n"] >= 1
+                assert value["unit"] == ("MiB" if part == "memory" else "ms")
+    if part == "steps":
+        both = {entry["step"] for entry in made["entries"] if "ratio" in entry}
+        ours_alone = {entry["step"] for entry in made["entries"]} - both
+        assert ours_alone == {"DB+Expl forward", "TB+Expl+LV forward"} and len(both) == 9
+        search = next(entry for entry in made["entries"] if entry["step"] == "MALA 4 x 20")
+        assert search["energy_calls"] == {"ours": 5 * 20, "plain": 3 * 4 * 20}
+
+
+def test_quality_is_counted_kept_and_gone_on_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "EVERY", 2)
+    notes = measure.Progress("quality")
+    small = quality._shortened(quality.GOALS["manywell32"])
+    first = quality.recipe_run("manywell32", small, 0, 100)
+    assert first["iterations"] == 4 and first["cpu_seconds"] > 0 and first["energy_calls"] > 20
+    assert not first["met"]
+
+    def run(goal, limit, folder):
+        return quality.plain_run("manywell32", goal, limit, 100, tmp_path / folder, notes)
+
+    whole = run(small, math.inf, "whole")
+    assert [at["iteration"] for at in whole["trace"]] == [2, 4] and not whole["met"]
+    # Stopped by its time after two iterations, it goes on to the same end; and then is done.
+    half = run(small, 1e-9, "half")
+    assert [at["iteration"] for at in half["trace"]] == [2]
+    again = run(small, math.inf, "half")
+    for name in ("elbo", "log_z_error", "modes"):
+        assert [at[name] for at in again["trace"]] == [at[name] for at in whole["trace"]]
+    assert again["cpu_seconds"] > half["cpu_seconds"] > 0
+    assert run(small, math.inf, "half")["trace"] == again["trace"]
+    # Good enough at its first measurement, it stops there.
+    easy = run(replace(small, elbo=-math.inf, log_z_error=None), math.inf, "easy")
+    assert easy["met"] and len(easy["trace"]) == 1
+    assert json.loads((tmp_path / "easy/trace.json").read_text()) == easy["trace"]
+    with pytest.raises(BadInput, match="other settings"):
+        run(replace(small, usual=small.usual.replace(lr=1e-2)), math.inf, "half")
+
+
+def test_quality_writes_a_file_for_each_task(tmp_path):
+    (line,) = worker.run("quality", sizes.SMALL, tmp_path, tmp_path / "state")
+    entry = json.loads((tmp_path / "quality-25gmm.json").read_text())["runs"][0]["entries"][0]
+    assert entry["goal"] == {"elbo": -0.21, "log_z_error": None, "modes": 25}
+    assert entry["ratio"]["at_least"] and "at least" in line and "not good enough" in line
+    ours, usual = entry["ours"], entry["plain"]
+    assert entry["ratio"]["value"] == usual["cpu_seconds"] / ours["cpu_seconds"]
+    assert usual["trace"][-1]["cpu_seconds"] == usual["cpu_seconds"]
+    assert ours["settings"]["steps"] == 4 and [run["seed"] for run in ours["runs"]] == [0]
+
+
+def test_goals_are_the_presets_and_what_was_asked():
+    mixture, wells = quality.GOALS["25gmm"], quality.GOALS["manywell32"]
+    assert mixture.usual == gl.preset("25gmm", "TB+Expl", "full")
+    assert (mixture.usual.lr, mixture.usual.lr_log_z, mixture.usual.exploration) == (1e-3, 0.1, 4)
+    assert wells.usual == gl.preset("manywell32", "TB+Expl+LP+LS", "full")
+    for goal in (mixture, wells):
+        assert goal.recipe.steps == goal.usual.steps == 100
+        assert goal.recipe.hidden == goal.usual.hidden == 64
+    found = {"elbo": -0.21, "log_z_error": 9.0, "modes": 25}
+    assert mixture.met(found) and not mixture.met(found | {"modes": 24})
+    assert not mixture.met(found | {"elbo": -0.22})
+    found = {"elbo": 160.1, "log_z_error": -0.49, "modes": 1}
+    assert wells.met(found) and not wells.met(found | {"log_z_error": 0.5})
+
+
+# ---------------------------------------------------------------- the command
+
+
+def commanded(monkeypatch, *words):
+    """Exit code of the command, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["reproduce", "bench", *words])
+    with pytest.raises(SystemExit) as ended:
+        reproduce()
+        raise SystemExit(0)
+    return ended.value.code
+
+
+BAD = {
+    "part": (["--only", "steps,stepz"], "--only stepz: no such part; allowed: steps, ideas"),
+    "threads": (["--threads", "0"], "--threads 0: must be from 1 to"),
+    "too many": (["--threads", "1", "4096"], "--threads 4096: must be from 1 to"),
+    "text": (["--threads", "two"], "'two' is not a valid integer"),
+    "repeats": (["--repeats", "1"], "1 is not in the range"),
+}
+
+
+@pytest.mark.parametrize("words, message", BAD.values(), ids=BAD)
+def test_a_bad_command_is_one_line_and_exit_code_2(words, message, capsys, monkeypatch):
+    monkeypatch.setattr(schedule, "execute", lambda *a: pytest.fail("something ran"))
+    assert commanded(monkeypatch, *words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("reproduce: ") and err.count("\n") == 1 and message in err
+
+
+def test_what_is_asked_for_is_what_runs(capsys, monkeypatch):
+    ran = []
+
+    def execute(job, quick):
+        ran.append((*job[:2], job[2].repeats, quick))
+        return job[0] == "floor"
+
+    monkeypatch.setattr(schedule, "execute", execute)
+    monkeypatch.setattr(schedule.os, "cpu_count", lambda: 2)
+    assert commanded(monkeypatch, "--only", "seeds,quality", "steps", "--repeats", "7") == 0
+    assert ran == [(p, n, 7, False) for p, n in zip(
+        ["seeds", "seeds", "quality", "steps", "steps"], [1, 2, 1, 1, 2], strict=True
+    )]  # fmt: skip
+    # A part that fails does not stop the rest.
+    ran.clear()
+    assert commanded(monkeypatch, "--quick", "--threads", "1") == 1
+    assert [job[0] for job in ran] == list(schedule.PARTS) == list(worker.PARTS)
+    assert all(job[1:] == (1, 2, True) for job in ran)
+    assert capsys.readouterr().err == "failed: floor with 1 thread\n"
+    monkeypatch.setattr(schedule.os, "cpu_count", lambda: 1)
+    ran.clear()
+    assert commanded(monkeypatch, "--only", "seeds") == 0 and ran == [("seeds", 1, 30, False)]
+
+
+def test_quick_never_replaces_full_results(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
+    kept = tmp_path / "bench" / "floor.json"
+    kept.parent.mkdir()
+    kept.write_text("measured for an hour")
+    assert commanded(monkeypatch, "--quick", "--only", "floor", "--threads", "1") == 0
+    assert kept.read_text() == "measured for an hour" and list(kept.parent.iterdir()) == [kept]
+    made = json.loads((tmp_path / "local/bench/floor.json").read_text())
+    assert made["runs"][0]["environment"]["threads"] == 1
+    out, err = capfd.readouterr()
+    assert "25gmm; step" in out and "ratio" in out
+    assert "floor, 1 thread: 25gmm" in err and "\r" not in err
+
+
+def test_runs_of_other_threads_stay(tmp_path):
+    def keep(threads, value, device="cpu"):
+        where = {"threads": threads, "device": device}
+        worker.save(tmp_path / "steps.json", where, [{"value": value}])
+        runs = json.loads((tmp_path / "steps.json").read_text())["runs"]
+        return [(run["environment"]["threads"], run["entries"][0]["value"]) for run in runs]
+
+    assert keep(2, 1.0) == [(2, 1.0)]
+    assert keep(1, 2.0) == [(1, 2.0), (2, 1.0)]
+    assert keep(2, 3.0) == [(1, 2.0), (2, 3.0)]
+    assert keep(2, 4.0, "a GPU") == [(1, 2.0), (2, 4.0), (2, 3.0)]
