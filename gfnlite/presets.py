@@ -27,11 +27,13 @@ BASES = {
         "replay_priority": "uniform",
     },
 }  # fmt: skip
+FEW = {"coarse_steps": 10, "coarse_fraction": 0.8}
 EXTRAS = {
     "Expl": {},  # exploration noise: how much is the task's or the profile's
     "LP": {"langevin": True},
     "LS": {"replay_ratio": 0.5, "ls_every": 100},
     "LV": {"learn_variance": True},
+    "Few": FEW,
 }
 # The name of a method says what is in it: first the rows of the paper's tables that are trained,
 # then our own.
@@ -44,6 +46,8 @@ METHODS = {
         "TB+Expl+LV", "MLE+LV", "MLE+LP+LV",
     )
 }  # fmt: skip
+# Any of them may end in this: it trains on few random steps first, in whatever profile.
+SUFFIX = "+Few"
 
 # smoke: seconds, shows only that the code runs. quick: a minute or two on a laptop. full: the
 # paper's setting, where 0.2 more standard deviation in each of 100 steps is a variance of 4.
@@ -60,6 +64,7 @@ EXCEPTIONS = {
     "smoke": {
         "LS": {"replay_capacity": 2000, "ls_steps": 20, "ls_burn_in": 10},
         "MLE": {"prefill": 200},
+        "Few": {"coarse_steps": 5},  # of 10
     },
     "quick": {"9gmm": {"iterations": 2000}, "MLE": {"lr": 6e-3}},
     "full": {"LP": {"iterations": 10_000}},
@@ -69,14 +74,21 @@ EXCEPTIONS = {
 def preset(task: str, method: str, profile: str) -> Config:
     """The settings of one cell of the paper's tables: later tables win (task, profile, method).
 
+    `method` is one of `METHODS`, or one followed by "+Few": the same, but trained on few random
+    steps first (`coarse_steps` and `coarse_fraction`, and nothing else, are other than without).
+
     Raises:
         ValueError: for an unknown task, method or profile, naming what is allowed.
     """
-    tables = {"task": (task, TASKS), "profile": (profile, PROFILES), "method": (method, METHODS)}
+    row = str(method).removesuffix(SUFFIX)
+    tables = {"task": (task, TASKS), "profile": (profile, PROFILES), "method": (row, METHODS)}
+    given = {"task": task, "profile": profile, "method": method}
     for argument, (name, table) in tables.items():
         if name not in table:
-            raise ValueError(f"{argument}={name!r} is unknown; allowed: {', '.join(table)}")
-    parts = METHODS[method]
+            more = f" (each may end in {SUFFIX})" if argument == "method" else ""
+            allowed = ", ".join(table) + more
+            raise ValueError(f"{argument}={given[argument]!r} is unknown; allowed: {allowed}")
+    parts = METHODS[row] + ["Few"] * (row != method)
     settings = TASKS[task] | PROFILES[profile]
     for part in parts:
         settings |= BASES.get(part, {}) | EXTRAS.get(part, {})

@@ -122,17 +122,19 @@ Markdown("\n".join(lines))
 # most of what it needs from cheap coarse trajectories {cite:p}`berner2025discrete`.
 
 # %%
-samplers, evaluations = {}, {}
-for seed in seeds:
-    folder = Path(out_dir) / f"seed-{seed}" if out_dir else None
-    sampler = gl.GFNDiffusion(target, config=config, seed=seed)
-    sampler.fit(folder=folder)
-    evaluation = sampler.evaluate(seed=seed)
+ensemble = gl.Ensemble(target, config=config, seeds=seeds)
+ensemble.fit(folder=out_dir)  # all seeds as one program
+evaluations = {}
+for sampler in ensemble:
+    evaluation = evaluations[sampler.seed] = sampler.evaluate(
+        seed=sampler.seed
+    )
+    folder = Path(out_dir) / f"seed-{sampler.seed}" if out_dir else None
     if folder and not (folder / "metrics.json").exists():
         # The paper's tables use 2,000 samples.
-        paper = sampler.evaluate(n_samples=2000, seed=seed + 1000)
+        paper = sampler.evaluate(n_samples=2000, seed=sampler.seed + 1000)
         metrics = evaluation | {
-            "seed": seed,
+            "seed": sampler.seed,
             "seconds": sampler.seconds,
             "n_modes": len(evaluation["mode_weights"]),
             "true_log_z": target.log_z,
@@ -141,9 +143,8 @@ for seed in seeds:
             "w2": paper["w2"],
         }
         gl.write_json(folder / "metrics.json", metrics)
-    samplers[seed], evaluations[seed] = sampler, evaluation
 
-sampler, evaluation = samplers[seeds[0]], evaluations[seeds[0]]
+sampler, evaluation = ensemble[0], evaluations[seeds[0]]
 calls = f"{sampler.energy_calls:,} energy calls"
 print(f"{sampler.seconds:.0f} s and {calls} a seed")
 pd.DataFrame({f"seed {s}": dict(e.rows()) for s, e in evaluations.items()})

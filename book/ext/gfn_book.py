@@ -14,7 +14,10 @@ from sphinx.errors import ConfigError
 
 PROFILES = ("smoke", "quick", "full")
 # A page shows what these say; the cache of executed notebooks itself looks at their cells only.
-SHOWN = ("gfnlite/*.py", "reproduce/results/*.json", "reproduce/results/local/*.json")
+SHOWN = (
+    "gfnlite/*.py", "reproduce/results/*.json", "reproduce/results/local/*.json",
+    "reproduce/results/bench/*.json",
+)  # fmt: skip
 SMOKE = (
     "This copy was built in the smoke profile: seconds of training, so that its figures show only "
     "that the code runs. Runs on the results page say their own profile."
