@@ -273,8 +273,21 @@ def test_rounds_hold_every_variant_once_in_changing_order():
     assert len(rounds) == 21 and all(sorted(one) == list("abc") for one in rounds)
     assert len(set(rounds[1:])) > 1 and shown == [(i, 20) for i in range(1, 21)]
     assert list(times) == list("abc") and all(len(t) == 20 and min(t) >= 0 for t in times.values())
-    slow = measure.interleaved({"slow": lambda: time.sleep(0.02)}, 2, warm=0)["slow"]
-    assert min(slow) >= 20
+
+
+def test_waiting_counts_by_the_wall_clock_alone(monkeypatch):
+    def work():
+        end = time.process_time() + 0.03
+        while time.process_time() < end:
+            pass
+
+    variants = {"wait": lambda: time.sleep(0.2), "work": work}
+    assert measure.clock_name() == "cpu"
+    times = measure.interleaved(variants, 2, warm=0)
+    assert max(times["wait"]) < 20 and min(times["work"]) >= 30
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert measure.clock_name() == "wall"
+    assert min(measure.interleaved(variants, 2, warm=0)["wait"]) >= 200
 
 
 @pytest.mark.parametrize("task", sizes.TASKS)

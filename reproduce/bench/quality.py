@@ -60,12 +60,16 @@ class Goal:
 GOALS = {
     "25gmm": Goal(
         elbo=-0.21, log_z_error=None, modes=25,
-        recipe=gl.preset("25gmm", "TB+Expl", "quick").replace(iterations=4000),
+        recipe=gl.preset("25gmm", "TB+Expl", "quick").replace(
+            iterations=4000, coarse_fraction=0.9
+        ),
         usual=gl.preset("25gmm", "TB+Expl", "full"),
     ),
     "manywell32": Goal(
         elbo=160.1, log_z_error=0.5, modes=None,
-        recipe=gl.preset("manywell32", "MLE+LP+LV", "quick").replace(iterations=1000),
+        recipe=gl.preset("manywell32", "MLE+LP+LV", "quick").replace(
+            iterations=800, coarse_fraction=0.95, prefill=8000
+        ),
         usual=gl.preset("manywell32", "TB+Expl+LP+LS", "full"),
     ),
 }  # fmt: skip

@@ -16,7 +16,7 @@ import torch
 import gfnlite as gl
 
 from . import dead_ends, floor, memory, profile, quality, scaling, seeds, steps, waterfall
-from .measure import Progress
+from .measure import Progress, clock_name
 from .sizes import Sizes
 
 __all__ = ["PARTS", "lines", "run", "save"]
@@ -54,6 +54,7 @@ def environment() -> dict:
 
     kept = _provenance()
     kept |= {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    kept["clock"] = clock_name()
     return kept
 
 

@@ -1,0 +1,230 @@
+"""How few, and which, random steps to train on: `python -m reproduce.bench.few_steps`.
+
+A sampler that will run in T = 100 steps can be trained on random grids of a few (Berner et al.
+2025, From discrete-time policies to continuous-time diffusion samplers, arXiv:2501.06148), and for
+the rest of its training on the grid of 100. Each cell here is one choice of both, for three seeds
+trained together, sampled at T = 100; it is written to results/bench/few_steps.json as soon as it is
+there, and a cell found there is not run again. `draw` makes the figure of it.
+
+Seconds are CPU seconds of training, of one seed; logging and evaluation are not in them.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+import gfnlite as gl
+from gfnlite.step import prefill, train_step
+from gfnlite.team import Team
+
+__all__ = ["CELLS", "METHODS", "RESULTS", "Cell", "draw", "load", "measure", "run"]
+
+MARKERS = {5: "v", 10: "s", 20: "o", 50: "^", None: "D"}
+NAMES = {"25gmm": "25 Gaussians", "manywell32": "Manywell-32"}
+TITLE = "TODO"
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "bench" / "few_steps.json"
+METHODS = {"25gmm": "TB+Expl", "manywell32": "MLE+LP+LV"}
+SEEDS = 3
+RATES = {"25gmm": 5e-3, "manywell32": 6e-3}  # the quick profile's
+ITERATIONS = {"25gmm": 2500, "manywell32": 1000}  # fewer than the quick profile's 4000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting: `coarse_fraction` of the `iterations` on grids of `coarse_steps` random steps.
+
+    `study` says what it has in common with others: the same "iterations", or about the same
+    "seconds"; or it is the best one with another "lr".
+    """
+
+    study: str
+    task: str
+    coarse_steps: int | None
+    coarse_fraction: float
+    iterations: int
+    lr: float
+
+    @property
+    def config(self) -> gl.Config:
+        """The quick profile's settings with those of the cell."""
+        settings = asdict(self)
+        del settings["study"], settings["task"]
+        return gl.preset(self.task, METHODS[self.task], "quick").replace(**settings)
+
+
+def _same_iterations(task: str) -> list[Cell]:
+    rest = ITERATIONS[task], RATES[task]
+    choices = [(n, f) for f in (0.8, 1.0, 0.95) for n in (10, 20, 5)]
+    # 50 steps, or half of the training on 100, save little: a cell each shows it.
+    choices += [(50, 0.8), (10, 0.5)]
+    cells = [Cell("iterations", task, n, f, *rest) for n, f in choices]
+    return [Cell("iterations", task, None, 0.0, *rest), *cells]
+
+
+# About as many CPU seconds as 20 steps for 80% of ITERATIONS: a quarter of a minute and a bit.
+SAME_SECONDS = {
+    "25gmm": [(10, 0.8, 3100), (20, 0.95, 3650), (10, 0.95, 5200), (50, 0.8, 1550), (None, 0, 950)],
+    "manywell32": [(20, 0.95, 1500), (10, 0.8, 1270), (10, 0.95, 1850), (None, 0, 375)],
+}
+CELLS = [
+    *(cell for task in METHODS for cell in _same_iterations(task)),
+    *(
+        Cell("seconds", task, steps, float(fraction), iterations, RATES[task])
+        for task, choices in SAME_SECONDS.items()
+        for steps, fraction, iterations in choices
+    ),
+    *(Cell("lr", task, 20, 0.8, ITERATIONS[task], 3e-3) for task in METHODS),
+]
+
+
+def measure(cell: Cell, seeds: int = SEEDS, samples: int = 20_000) -> dict:
+    """Train the cell's samplers, evaluate them at T = 100, and say it all in plain numbers."""
+    config, target = cell.config, gl.named_target(cell.task)
+    ensemble = gl.Ensemble(target, seeds=seeds, config=config, device="cpu")
+    setup, training = _train(ensemble)
+    summary = ensemble.evaluate(samples)
+    below = [target.log_z - value for value in summary["elbo"]["values"]]
+    above = [value - target.log_z for value in summary["eubo"]["values"]]
+    errors = [abs(value - target.log_z) for value in summary["log_z_is"]["values"]]
+    metrics = {
+        "elbo_gap": below,
+        "eubo_gap": above,
+        "gap": [b + a for b, a in zip(below, above, strict=True)],
+        "log_z_error": errors,
+        **{name: summary[name]["values"] for name in ("ess", "modes", "w2", "energy_calls")},
+    }
+    return {
+        **asdict(cell),
+        "method": METHODS[cell.task],
+        "seeds": [sampler.seed for sampler in ensemble],
+        "seconds": round((setup + training) / seeds, 2),
+        "setup_seconds": round(setup / seeds, 2),
+        "n_modes": len(target.mode_mass),
+        "metrics": {name: _summary(values) for name, values in metrics.items()},
+    }
+
+
+def _train(ensemble: gl.Ensemble) -> tuple[float, float]:
+    """CPU seconds of what comes before the first step, and of the steps."""
+    started = time.process_time()
+    for sampler in ensemble:
+        if sampler.config.prefill:
+            prefill(sampler)
+    setup = time.process_time() - started
+    team = Team(ensemble.samplers)
+    try:
+        for _ in range(ensemble[0].config.iterations):
+            train_step(team)
+    finally:
+        team.part()
+    return setup, time.process_time() - started - setup
+
+
+def _summary(values: Sequence[float]) -> dict:
+    numbers = torch.tensor(values, dtype=torch.float64)
+    std = numbers.std().item() if len(values) > 1 else None
+    return {"mean": numbers.mean().item(), "std": std, "values": list(values)}
+
+
+def load(path: Path = RESULTS) -> list[dict]:
+    """The cells that have been measured."""
+    return json.loads(path.read_text())["cells"] if path.exists() else []
+
+
+def run(
+    cells: Iterable[Cell] = CELLS,
+    path: Path = RESULTS,
+    measure: Callable[[Cell], dict] = measure,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Measure each cell that the file at `path` does not have, and add it there at once."""
+    for cell in cells:
+        done = load(path)
+        if any(_is(cell, old) for old in done):
+            continue
+        row = measure(cell)
+        gl.write_json(path, {"torch": torch.__version__, "threads": 1, "cells": [*done, row]})
+        metrics = row["metrics"]
+        say(
+            f"{cell.task} {cell.study}: {cell.coarse_steps} steps for {cell.coarse_fraction:g} of "
+            f"{cell.iterations}, lr {cell.lr:g}: {row['seconds']:.1f} s, ELBO -"
+            f"{metrics['elbo_gap']['mean']:.3f}, EUBO +{metrics['eubo_gap']['mean']:.3f} (sum +- "
+            f"{metrics['gap']['std'] or math.nan:.3f}), log Z off by "
+            f"{metrics['log_z_error']['mean']:.3f}, ESS {metrics['ess']['mean']:.1%}, "
+            f"{metrics['modes']['mean']:g} modes, W2 {metrics['w2']['mean']:.2f}"
+        )
+
+
+def _is(cell: Cell, row: dict) -> bool:
+    return all(row[name] == value for name, value in asdict(cell).items() if name != "study")
+
+
+def draw(rows: Sequence[dict] | None = None, title: str | None = None):
+    """The trade-off as a figure, a panel for each task, whose title is the message.
+
+    Left is cheap and low is good. Filled: the same number of iterations, with the fraction of them
+    that was coarse; hollow: as many as fit into about the same time. Bars are standard deviations.
+
+    Args:
+        rows: measured cells; None: those of the file.
+        title: what the figure says; None: what its numbers said when it was written.
+    """
+    import matplotlib.pyplot as plt
+
+    gl.plots.style()
+    rows = load() if rows is None else rows
+    figure, axes = plt.subplots(1, len(METHODS), figsize=(10.5, 4.6))
+    for ax, (task, method) in zip(axes, METHODS.items(), strict=True):
+        mine = [row for row in rows if row["task"] == task]
+        for place, (steps, marker) in enumerate(MARKERS.items()):
+            look = {"color": f"C{place}", "marker": marker, "markersize": 8}
+            label = f"{steps} random steps" if steps else "100 steps only"
+            _draw_choice(ax, [row for row in mine if row["coarse_steps"] == steps], label, look)
+        _log_axes(ax)
+        ax.set_title(f"{NAMES[task]}, {method}", fontweight="normal")
+    axes[0].set_ylabel("gap EUBO − ELBO, sampled in 100 steps (nats)")
+    axes[-1].legend(loc="upper right")
+    figure.suptitle(TITLE if title is None else title, fontsize=11, fontweight="bold")
+    return figure
+
+
+def _draw_choice(ax, rows: Sequence[dict], label: str, look: dict) -> None:
+    """The cells of one number of coarse steps."""
+    for row in sorted(rows, key=lambda row: row["seconds"]):
+        x, gap, same = row["seconds"], row["metrics"]["gap"], row["study"] == "iterations"
+        face = look["color"] if same else "white"
+        ax.errorbar(
+            x, gap["mean"], _bar(gap), markerfacecolor=face, label=label, elinewidth=1, **look
+        )
+        label = None  # once is enough
+        if same and row["coarse_steps"]:
+            ax.annotate(
+                f"{row['coarse_fraction']:.0%}", (x, gap["mean"]), (7, 4), fontsize=8,
+                textcoords="offset points", color=look["color"],
+            )  # fmt: skip
+
+
+def _bar(gap: dict) -> list[list[float]]:
+    """One standard deviation each way, but no further down than the lowest seed."""
+    return [[min(gap["std"], gap["mean"] - min(gap["values"]))], [gap["std"]]]
+
+
+def _log_axes(ax) -> None:
+    """Both axes in powers, with plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    ax.set(xscale="log", yscale="log", xlabel="CPU seconds of training, one seed")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_locator(NullLocator())
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run()
