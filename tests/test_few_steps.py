@@ -27,19 +27,14 @@ def settings(task, method, profile):
 @pytest.mark.parametrize("task, method, profile", ALL)
 def test_the_suffix_changes_the_grids_and_nothing_else(task, method, profile):
     plain, few = (settings(task, method + end, profile) for end in ("", SUFFIX))
+    if profile == "quick":  # which trains on few steps anyway
+        assert plain == few and plain["coarse_steps"] == EXTRAS["Few"]["coarse_steps"]
+        return
+    assert plain["coarse_steps"] is None
     assert {name for name in plain if plain[name] != few[name]} <= COARSE
     wanted = EXTRAS["Few"] | EXCEPTIONS[profile].get("Few", {})
     assert set(wanted) == COARSE and {name: few[name] for name in COARSE} == wanted
     assert few["coarse_steps"] < few["steps"] and 0 < few["coarse_fraction"] < 1
-
-
-@pytest.mark.parametrize("profile", ["smoke", "full"])
-def test_without_the_suffix_only_quick_trains_on_few(profile):
-    for task, method in itertools.product(gl.TASKS, gl.METHODS):
-        config = gl.preset(task, method, profile)
-        assert config.coarse_steps is None
-        few = gl.preset(task, method + SUFFIX, profile)
-        assert few.coarse_steps and few.replace(**{n: getattr(config, n) for n in COARSE}) == config
 
 
 @pytest.mark.parametrize("method", ["+Few", "TB+Few+Few", "TB+Few+Expl", "TB+few", "Few", "TBFew"])
@@ -52,12 +47,13 @@ def test_an_unknown_method_is_one_clear_error(method, one_clear_error):
 
 def test_a_sampler_trains_on_few_steps_and_then_on_all(monkeypatch):
     lengths = []
-    sampler = gl.GFNDiffusion(gl.gmm25, config=gl.preset("25gmm", "TB+Few", "smoke"))
+    sampler = gl.GFNDiffusion(gl.gmm25, config=gl.preset("25gmm", "TB+Expl+Few", "smoke"))
     rollout = gl.step.Team.rollout
 
-    def spy(team, t, *args, **kwargs):
-        lengths.append(len(t) - 1)
-        return rollout(team, t, *args, **kwargs)
+    def spy(*args, **kwargs):
+        trajectory = rollout(*args, **kwargs)
+        lengths.append(len(trajectory.x) - 1)
+        return trajectory
 
     monkeypatch.setattr(gl.step.Team, "rollout", spy)
     sampler.fit(progress=False)
@@ -114,3 +110,37 @@ def test_every_cell_has_been_measured_with_three_seeds():
         gaps = zip(*(row["metrics"][n]["values"] for n in ("elbo_gap", "eubo_gap")), strict=True)
         for gap, (below, above) in zip(row["metrics"]["gap"]["values"], gaps, strict=True):
             assert math.isclose(gap, below + above) and gap > 0
+
+
+def test_the_presets_are_what_was_measured_to_be_best():
+    steps, fraction = few_steps.best()
+    assert EXTRAS["Few"] == {"coarse_steps": steps, "coarse_fraction": fraction}
+    quick = gl.preset("25gmm", few_steps.METHODS["25gmm"], "quick")
+    assert (quick.coarse_steps, quick.coarse_fraction) == (steps, fraction)
+    assert quick == gl.GFNDiffusion(gl.gmm25).config  # what a user has who sets nothing
+
+
+def test_best_sees_what_is_cheaper_and_what_is_worse():
+    def cell(task, steps, seconds, gap):
+        choice = {"coarse_steps": steps, "coarse_fraction": 0.8 if steps else 0.0}
+        result = {"seconds": seconds, "metrics": {"gap": {"mean": gap}}}
+        return {"study": "iterations", "task": task} | choice | result
+
+    rows = [
+        cell("a", None, 60, 1.0), cell("a", 50, 40, 1.1), cell("a", 20, 20, 1.1),
+        cell("b", None, 90, 2.0), cell("b", 50, 60, 2.0), cell("b", 20, 30, 3.0),
+    ]  # fmt: skip
+    assert few_steps.best(rows) == (50, 0.8)  # 20 steps are good in one task only
+    assert few_steps.best(rows, tolerance=0.5) == (20, 0.8)
+    assert few_steps.best(rows, tolerance=0.01) == (None, 0.0)
+
+
+def test_few_steps_save_more_than_half_and_lose_little():
+    rows = {(row["task"], row["study"], row["coarse_steps"], row["coarse_fraction"]): row
+            for row in few_steps.load()}  # fmt: skip
+    for task in few_steps.METHODS:
+        few, fine = rows[task, "iterations", 20, 0.8], rows[task, "iterations", None, 0.0]
+        assert few["seconds"] < 0.45 * fine["seconds"]
+        assert few["metrics"]["modes"]["values"] == 3 * [few["n_modes"]]
+        short = rows[task, "seconds", None, 0.0]["metrics"]["gap"]["mean"]
+        assert few["metrics"]["gap"]["mean"] < 0.8 * short

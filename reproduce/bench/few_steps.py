@@ -4,7 +4,7 @@ A sampler that will run in T = 100 steps can be trained on random grids of a few
 2025, From discrete-time policies to continuous-time diffusion samplers, arXiv:2501.06148), and for
 the rest of its training on the grid of 100. Each cell here is one choice of both, for three seeds
 trained together, sampled at T = 100; it is written to results/bench/few_steps.json as soon as it is
-there, and a cell found there is not run again. `draw` makes the figure of it.
+there, and a cell found there is not run again.
 
 Seconds are CPU seconds of training, of one seed; logging and evaluation are not in them.
 """
@@ -22,11 +22,8 @@ import gfnlite as gl
 from gfnlite.step import prefill, train_step
 from gfnlite.team import Team
 
-__all__ = ["CELLS", "METHODS", "RESULTS", "Cell", "draw", "load", "measure", "run"]
+__all__ = ["CELLS", "METHODS", "RESULTS", "Cell", "best", "load", "measure", "run"]
 
-MARKERS = {5: "v", 10: "s", 20: "o", 50: "^", None: "D"}
-NAMES = {"25gmm": "25 Gaussians", "manywell32": "Manywell-32"}
-TITLE = "TODO"
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "bench" / "few_steps.json"
 METHODS = {"25gmm": "TB+Expl", "manywell32": "MLE+LP+LV"}
 SEEDS = 3
@@ -164,65 +161,27 @@ def _is(cell: Cell, row: dict) -> bool:
     return all(row[name] == value for name, value in asdict(cell).items() if name != "study")
 
 
-def draw(rows: Sequence[dict] | None = None, title: str | None = None):
-    """The trade-off as a figure, a panel for each task, whose title is the message.
+def best(rows: Sequence[dict] | None = None, tolerance: float = 0.2) -> tuple[int | None, float]:
+    """The cheapest choice as good as 100 steps: what `gl.preset` takes for a method with "+Few".
 
-    Left is cheap and low is good. Filled: the same number of iterations, with the fraction of them
-    that was coarse; hollow: as many as fit into about the same time. Bars are standard deviations.
-
-    Args:
-        rows: measured cells; None: those of the file.
-        title: what the figure says; None: what its numbers said when it was written.
+    At the same number of iterations, its gap EUBO - ELBO may be larger than that of 100 steps only
+    by the fraction `tolerance`, in each task.
     """
-    import matplotlib.pyplot as plt
-
-    gl.plots.style()
-    rows = load() if rows is None else rows
-    figure, axes = plt.subplots(1, len(METHODS), figsize=(10.5, 4.6))
-    for ax, (task, method) in zip(axes, METHODS.items(), strict=True):
-        mine = [row for row in rows if row["task"] == task]
-        for place, (steps, marker) in enumerate(MARKERS.items()):
-            look = {"color": f"C{place}", "marker": marker, "markersize": 8}
-            label = f"{steps} random steps" if steps else "100 steps only"
-            _draw_choice(ax, [row for row in mine if row["coarse_steps"] == steps], label, look)
-        _log_axes(ax)
-        ax.set_title(f"{NAMES[task]}, {method}", fontweight="normal")
-    axes[0].set_ylabel("gap EUBO − ELBO, sampled in 100 steps (nats)")
-    axes[-1].legend(loc="upper right")
-    figure.suptitle(TITLE if title is None else title, fontsize=11, fontweight="bold")
-    return figure
-
-
-def _draw_choice(ax, rows: Sequence[dict], label: str, look: dict) -> None:
-    """The cells of one number of coarse steps."""
-    for row in sorted(rows, key=lambda row: row["seconds"]):
-        x, gap, same = row["seconds"], row["metrics"]["gap"], row["study"] == "iterations"
-        face = look["color"] if same else "white"
-        ax.errorbar(
-            x, gap["mean"], _bar(gap), markerfacecolor=face, label=label, elinewidth=1, **look
-        )
-        label = None  # once is enough
-        if same and row["coarse_steps"]:
-            ax.annotate(
-                f"{row['coarse_fraction']:.0%}", (x, gap["mean"]), (7, 4), fontsize=8,
-                textcoords="offset points", color=look["color"],
-            )  # fmt: skip
-
-
-def _bar(gap: dict) -> list[list[float]]:
-    """One standard deviation each way, but no further down than the lowest seed."""
-    return [[min(gap["std"], gap["mean"] - min(gap["values"]))], [gap["std"]]]
-
-
-def _log_axes(ax) -> None:
-    """Both axes in powers, with plain numbers at 1, 2 and 5."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    ax.set(xscale="log", yscale="log", xlabel="CPU seconds of training, one seed")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.set_minor_locator(NullLocator())
+    table = {}
+    for row in load() if rows is None else rows:
+        if row["study"] == "iterations":
+            choice = row["coarse_steps"], row["coarse_fraction"]
+            table.setdefault(choice, {})[row["task"]] = (
+                row["seconds"],
+                row["metrics"]["gap"]["mean"],
+            )
+    fine = table[None, 0.0]
+    seconds = {
+        choice: sum(spent / fine[task][0] for task, (spent, _) in cells.items())
+        for choice, cells in table.items()
+        if all(gap <= (1 + tolerance) * fine[task][1] for task, (_, gap) in cells.items())
+    }
+    return min(seconds, key=seconds.__getitem__)
 
 
 if __name__ == "__main__":
