@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import checkpoint
 from .config import Config, integer
-from .evaluation import Evaluation
+from .evaluation import Evaluation, number
 from .sampler import GFNDiffusion
 from .targets import Target
 from .train import Callback, check_fit, train
@@ -124,9 +124,13 @@ class Summary(dict):
         rows = []
         for key, label in Evaluation.LABELS.items():
             if key in self:
-                half = half_width(self[key]["values"])
-                mean = f"{self[key]['mean']:.3f}" + (f" ± {half:.3f}" if half > 0 else "")
-                rows.append((label, mean, ", ".join(f"{v:.4g}" for v in self[key]["values"])))
+                values, half = self[key]["values"], half_width(self[key]["values"])
+                shown = [f"{v:,}" if isinstance(v, int) else number(key, v) for v in values]
+                if len(set(values)) == 1:
+                    rows.append((label, shown[0], ""))
+                else:
+                    mean = f"{number(key, self[key]['mean'])} ± {number(key, half)}"
+                    rows.append((label, mean, ", ".join(shown)))
         return rows
 
     def __repr__(self):

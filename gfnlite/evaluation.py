@@ -28,6 +28,7 @@ __all__ = [
     "draw",
     "at_condition",
     "has_score",
+    "number",
     "pilot",
 ]
 
@@ -170,11 +171,11 @@ class Evaluation(dict):
             return "unknown"
         if key == "modes":
             return f"{value} of {len(self['mode_weights'])}"
-        return f"{value:,}" if isinstance(value, int) else _number(key, value)
+        return f"{value:,}" if isinstance(value, int) else number(key, value)
 
     def _interval(self, key: str) -> str:
         bounds = self.intervals.get(key)
-        return f"{_number(key, bounds[0])} to {_number(key, bounds[1])}" if bounds else ""
+        return f"{number(key, bounds[0])} to {number(key, bounds[1])}" if bounds else ""
 
     def __repr__(self):
         rows = self._table()
@@ -189,7 +190,8 @@ class Evaluation(dict):
         return f"<table>{body}</table>"
 
 
-def _number(key: str, value: float) -> str:
+def number(key: str, value: float) -> str:
+    """The value of a metric, with the digits that it deserves."""
     if key.startswith("ess"):
         return f"{value:.1%}"
     return f"{value:.2g}" if key.startswith("mmd") else f"{value:.3f}"

@@ -108,7 +108,7 @@ Markdown(
 # every row of the batch; both kernels' densities written out; the target as a list of
 # distributions. It computes the right thing: tests compare its gradients with the package's.
 
-# %% mystnb={"figure": {"name": "fig-fast-ideas", "caption": "One training step of trajectory balance with exploration, from the plain loop (top) to gfnlite (bottom), with one idea more in each row. All rows compute the same gradient."}, "image": {"alt": "Two panels of horizontal bars, one for each target, that shrink from the plain step at the top to gfnlite's at the bottom."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-fast-ideas", "caption": "One training step of trajectory balance with exploration, from the plain loop (top) to gfnlite (bottom), with one idea more in each row. All rows compute the same gradient."}, "image": {"alt": "Two panels of horizontal bars, one for each target, that shrink from the plain step at the top to gfnlite's at the bottom."}}
 ideas = measured("ideas")
 figure, axes = plt.subplots(1, 2, figsize=(9.8, 4.6), sharey=True)
 for ax, task in zip(axes, NAMES, strict=True):
@@ -133,7 +133,16 @@ for ax, task in zip(axes, NAMES, strict=True):
 axes[0].invert_yaxis()
 plt.show()
 
-# %% mystnb={"figure": {"name": "fig-fast-profile", "caption": "What the time of one step goes into, by PyTorch's profiler, which slows what consists of many small operations."}, "image": {"alt": "Stacked horizontal bars of milliseconds by kind of operation, for the plain step and gfnlite's, on both targets."}}
+# %% [markdown]
+# Not every idea pays alone. On a CPU two phases with autograd are slower than a good sequential loop:
+# the second phase evaluates the network once more, on arrays that are too large for the cache and
+# that the system's allocator gives back each time. It pays with what comes after it: chunks, a
+# gradient by hand that evaluates nothing twice, the faster library, and memory that is kept.
+#
+# The baseline of this figure has none of these; in the table further below it runs in the process
+# of `gfnlite`, whose allocator keeps memory for it too.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-fast-profile", "caption": "What the time of one step goes into, by PyTorch's profiler, which slows what consists of many small operations."}, "image": {"alt": "Stacked horizontal bars of milliseconds by kind of operation, for the plain step and gfnlite's, on both targets."}}
 profile = measured("profile")
 kinds = list(profile[0]["milliseconds"])
 shades = ["#0072B2", "#56B4E9", "#E69F00", "#F0E442", "#009E73", "#CC79A7"]
@@ -169,10 +178,12 @@ plt.show()
 # $\delta = \log Z_\theta - \log w$:
 #
 # $$
+# \begin{aligned}
 # \nabla_\theta \mathcal L
-#   = \mathbb E\Big[\, \delta \sum_i
-#     \nabla_\theta \log P_F(x_{t_{i+1}} \mid x_{t_i}; \theta) \Big]
-#   + \mathbb E[\delta]\, \nabla_\theta \log Z_\theta .
+#   = \mathbb E\Big[ \delta \sum_i
+#     \nabla_\theta &\log P_F(x_{t_{i+1}} \mid x_{t_i}) \Big] \\
+#   &+ \mathbb E[\delta]\, \nabla_\theta \log Z_\theta .
+# \end{aligned}
 # $$ (eq-two-phase)
 #
 # **Phase 1** walks $T$ small steps with no graph. **Phase 2** takes all $T \times B$ transitions as
@@ -191,10 +202,11 @@ plt.show()
 # ends (see [Notation](../book/notation)). Per step only
 #
 # $$
+# \begin{aligned}
 # \log \frac{P_F}{P_{\mathrm{ref}}}
-#   = \frac{u \cdot \Delta x - \tfrac h2 |u|^2}{\sigma^2},
-# \qquad
-# \frac{\partial}{\partial u} \log P_F = \frac{\Delta x - h\,u}{\sigma^2}
+#   &= \frac{u \cdot \Delta x - \tfrac h2 |u|^2}{\sigma^2}, \\
+# \frac{\partial}{\partial u} \log P_F &= \frac{\Delta x - h\,u}{\sigma^2}
+# \end{aligned}
 # $$ (eq-ratio-slope)
 #
 # is left: three passes over the drift, and a slope that needs no graph. As no large constants
@@ -208,8 +220,9 @@ plt.show()
 #
 # $$
 # \begin{aligned}
-# \bar W_k &= \bar z_k^{\top} g(z_{k-1}), &
-# \bar z_{k-1} &= (\bar z_k W_k) \odot g'(z_{k-1}), & \bar z_L &= \bar f .
+# \bar z_L &= \bar f, \\
+# \bar W_k &= \bar z_k^{\top} g(z_{k-1}), \\
+# \bar z_{k-1} &= (\bar z_k W_k) \odot g'(z_{k-1}) .
 # \end{aligned}
 # $$ (eq-pull)
 #
@@ -301,7 +314,7 @@ for k, (one, other) in enumerate(zip(fast, slow, strict=True)):
 # - Adam updates all parameters in **one fused call**; the noise of a walk is drawn at once; nothing
 #   in a step waits for a value to be read.
 
-# %% mystnb={"figure": {"name": "fig-fast-steps", "caption": "How many times as fast as the plain baseline each kind of training step is, with one thread and with two; bars are medians, lines 95% intervals."}, "image": {"alt": "Horizontal bars of speed-up factors for each kind of step, on a logarithmic axis, for both targets, one and two threads."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-fast-steps", "caption": "How many times as fast as the plain baseline each kind of training step is, with one thread and with two; bars are medians, lines 95% intervals."}, "image": {"alt": "Horizontal bars of speed-up factors for each kind of step, on a logarithmic axis, for both targets, one and two threads."}}
 figure, axes = plt.subplots(1, 2, figsize=(9.8, 5.2), sharey=True)
 for ax, task in zip(axes, NAMES, strict=True):
     names = [
@@ -390,7 +403,7 @@ for threads in (1, 2):
         )
 Markdown("\n".join(lines))
 
-# %% mystnb={"figure": {"name": "fig-fast-roofline", "caption": "Speed of the step's matrix products against that of one large product on the same thread, and the step's own speed, counting all of its time."}, "image": {"alt": "Bars of GFLOP per second for the step, its products alone, and one large matrix product, for both targets."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-fast-roofline", "caption": "Speed of the step's matrix products against that of one large product on the same thread, and the step's own speed, counting all of its time."}, "image": {"alt": "Bars of GFLOP per second for the step, its products alone, and one large matrix product, for both targets."}}
 figure, ax = plt.subplots(figsize=(7.2, 3.4))
 for x0, entry in enumerate(measured("floor")):
     flops = entry["gflops"]["products"] * entry["products"]["median"]
@@ -415,6 +428,7 @@ for x0, entry in enumerate(measured("floor")):
             va="bottom",
         )
 ax.set_xticks([0, 1], NAMES.values())
+ax.margins(y=0.12)
 ax.set_ylabel("GFLOP/s, one thread")
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 ax.set_title("What stands between the step and the roof")
@@ -425,7 +439,7 @@ plt.show()
 # the step is not products but GELU and its derivative, which cost as much as a product of this
 # width. A wider network or a larger batch comes nearer to the roof.
 
-# %% mystnb={"figure": {"name": "fig-fast-scaling", "caption": "Milliseconds of one step of TB with exploration against the number of steps T, the batch, the dimension (Manywell) and the width of the networks; crosses are the plain baseline."}, "image": {"alt": "Four panels of lines on logarithmic axes, rising with T, batch, dimension and width; the plain baseline lies above."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-fast-scaling", "caption": "Milliseconds of one step of TB with exploration against the number of steps T, the batch, the dimension (Manywell) and the width of the networks; crosses are the plain baseline."}, "image": {"alt": "Four panels of lines on logarithmic axes, rising with T, batch, dimension and width; the plain baseline lies above."}}
 scaling = measured("scaling")
 figure, axes = plt.subplots(1, 4, figsize=(11, 3.1), sharey=True)
 panels = {
@@ -502,7 +516,7 @@ ensemble.fit(progress=False).evaluate(n_samples=500)
 # too wide for the target, and the drift learns to make up for that. A last part of the training on
 # the fine grid takes it back.
 
-# %% mystnb={"figure": {"name": "fig-fast-few", "caption": "CPU seconds of training per seed against what is left between ELBO and EUBO at T = 100, for samplers trained first on few random steps; each point is one setting (how many steps, for which part of how many iterations), three seeds."}, "image": {"alt": "Two scatter panels, one for each target; points trained on few steps lie to the left of those trained on 100, most of them as low."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-fast-few", "caption": "CPU seconds of training per seed against what is left between ELBO and EUBO at T = 100, for samplers trained first on few random steps; each point is one setting (how many steps, for which part of how many iterations), three seeds."}, "image": {"alt": "Two scatter panels, one for each target; points trained on few steps lie to the left of those trained on 100, most of them as low."}}
 cells = json.loads((FOLDER / "few_steps.json").read_text())["cells"]
 cells = [cell for cell in cells if cell["study"] != "lr"]
 figure, axes = plt.subplots(1, 2, figsize=(9.8, 3.9))
@@ -576,7 +590,7 @@ for task in NAMES:
     )
 Markdown("\n".join(lines))
 
-# %% mystnb={"figure": {"name": "fig-fast-quality", "caption": "The ELBO of the plain baseline at the paper's settings against CPU seconds, and where gfnlite's recipe ends, for three seeds; the dotted line is the goal."}, "image": {"alt": "Two panels: a grey line of the baseline's ELBO rising slowly over hundreds of seconds, and blue dots of gfnlite near the left edge above the dotted goal."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-fast-quality", "caption": "The ELBO of the plain baseline at the paper's settings against CPU seconds, and where gfnlite's recipe ends, for three seeds; the dotted line is the goal."}, "image": {"alt": "Two panels: a grey line of the baseline's ELBO rising slowly over hundreds of seconds, and blue dots of gfnlite near the left edge above the dotted goal."}}
 figure, axes = plt.subplots(1, 2, figsize=(9.8, 3.6))
 for ax, task in zip(axes, NAMES, strict=True):
     entry = measured(f"quality-{task}")[0]
@@ -624,8 +638,8 @@ Markdown("\n".join(lines))
 #   an evaluation or a walk loses: the library's GELU is faster than the compiled one, and each
 #   compiled call has a cost of its own. So there `compile=True` compiles the gradient alone. On a
 #   GPU it also captures the whole step as one CUDA graph, so that Python's part vanishes.
-# - **Keeping the activations too**, beside the pre-activations, spares phase 2 a GELU and costs as
-#   much memory traffic.
+# - **Keeping the activations too**, beside the pre-activations, spares phase 2 a GELU. It gains a few
+#   percent on one thread and none on two, for twice the memory: not kept.
 # - **Evaluating again** instead of keeping anything halves the memory and is slower, but less so
 #   than one would think: chunks in cache are cheap.
 # - **`vmap`** over seeds is slower than batched products with a leading axis.
