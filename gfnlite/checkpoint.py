@@ -124,6 +124,10 @@ def restore(sampler: "GFNDiffusion", state: dict, path: str | Path) -> None:
         policy = build.policy(config, target, sampler.seed).to(device)
         policy.load_state_dict(state["policy"])
         optimiser = build.optimiser(config, policy)
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        for place, moments in state["optimiser"].items():
+            if moments["exp_avg"].shape != parameters[place].shape:
+                raise ValueError("moments of other parameters")
         rates = optimiser.state_dict()["param_groups"]
         optimiser.load_state_dict({"state": state["optimiser"], "param_groups": rates})
         buffers = build.buffers(config, target, device)

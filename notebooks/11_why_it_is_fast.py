@@ -55,7 +55,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 
 
 def measured(part, threads=1):
-    """The entries of a part of the benchmark, on a CPU with so many threads."""
+    """Entries of a part, on a CPU, with so many threads."""
     runs = json.loads((FOLDER / f"{part}.json").read_text())["runs"]
     return next(
         run["entries"]
@@ -89,15 +89,16 @@ def times(ratio):
     )
 
 
-environment = json.loads((FOLDER / "steps.json").read_text())["runs"][0]
-environment = environment["environment"]
+where = json.loads((FOLDER / "steps.json").read_text())["runs"][0]
+where = where["environment"]
+torch_version = where["versions"]["torch"]
 Markdown(
-    f"Measured on {environment['cores']} cores of a shared {environment['cpu']}"
-    f", PyTorch {environment['versions']['torch']}, at $T = 100$, a batch of "
-    "300 and networks of width 64 unless said otherwise, one thread unless "
-    "said otherwise. All variants of a comparison run in turn in one loop, so "
-    "that a slow spell of the machine falls on all; a ratio is of medians, "
-    "with a 95% interval from resampling rounds."
+    f"Measured on {where['cores']} cores of a shared {where['cpu']}, "
+    f"PyTorch {torch_version}, at $T = 100$, a batch of 300, networks of "
+    "width 64 and one thread unless said otherwise. All variants of a "
+    "comparison run in turn in one loop, so that a slow spell of the "
+    "machine falls on all; times with one thread are CPU times; a ratio is "
+    "of medians, with a 95% interval from resampling rounds."
 )
 
 # %% [markdown]
@@ -368,7 +369,8 @@ plt.show()
 
 # %% tags=["hide-input"]
 lines = [
-    "| step | target | plain, ms | gfnlite, ms | ratio, 1 thread | 2 threads |",
+    "| step | target | plain, ms | gfnlite, ms "
+    "| ratio, 1 thread | 2 threads |",
     "|---|---|---|---|---|---|",
 ]
 for entry in measured("steps"):
@@ -395,10 +397,11 @@ lines = []
 for threads in (1, 2):
     for entry in measured("floor", threads):
         lines.append(
-            f"- {NAMES[entry['task']]}, {threads} thread{'s' * (threads > 1)}: "
+            f"- {NAMES[entry['task']]}, threads: {threads}; "
             f"the step takes {times(entry['ratio'])} times its floor of "
             f"{entry['floor']['median']:.1f} ms. Its products run at "
-            f"{entry['gflops']['products']:.0f} GFLOP/s, one large product at "
+            f"{entry['gflops']['products']:.0f} GFLOP/s, "
+            "one large product at "
             f"{entry['gflops']['large_product']:.0f}."
         )
 Markdown("\n".join(lines))
@@ -573,7 +576,8 @@ plt.show()
 
 # %% tags=["hide-input"]
 lines = [
-    "| target | gfnlite, CPU s (3 seeds) | goal met | plain, CPU s | ELBO then | ratio |",
+    "| target | gfnlite, CPU s (3 seeds) | goal met | plain, CPU s "
+    "| ELBO then | ratio |",
     "|---|---|---|---|---|---|",
 ]
 for task in NAMES:
@@ -629,7 +633,8 @@ plt.show()
 lines = ["| idea | target | times as fast |", "|---|---|---|"]
 for entry in measured("dead_ends"):
     lines.append(
-        f"| {entry['idea']} | {NAMES[entry['task']]} | {times(entry['ratio'])} |"
+        f"| {entry['idea']} | {NAMES[entry['task']]} "
+        f"| {times(entry['ratio'])} |"
     )
 Markdown("\n".join(lines))
 
@@ -671,7 +676,7 @@ Markdown("\n".join(lines))
 # :::{dropdown} Solution
 # Every gradient is twice as large, so each relative difference is 1.
 # ```python
-# fast = [2 * gradient for gradient in fast]  # the gradient is linear in delta
+# fast = [2 * gradient for gradient in fast]  # it is linear in delta
 # print([((a - b).norm() / b.norm()).item() for a, b in zip(fast, slow)])
 # ```
 # :::

@@ -120,6 +120,19 @@ def test_the_presets_are_what_was_measured_to_be_best():
     assert quick == gl.GFNDiffusion(gl.gmm25).config  # what a user has who sets nothing
 
 
+def test_quick_trains_manywell_on_what_is_best_in_its_time():
+    quick = gl.preset("manywell32", few_steps.METHODS["manywell32"], "quick")
+    rows = [row for row in few_steps.load() if row["task"] == "manywell32"]
+    usual = next(row for row in rows if (row["coarse_steps"], row["coarse_fraction"]) == (20, 0.8))
+    rows = [row for row in rows if row["study"] == "seconds"]
+    best = min(rows, key=lambda row: row["metrics"]["gap"]["mean"])
+    assert {name: getattr(quick, name) for name in COARSE} == {name: best[name] for name in COARSE}
+    # as many as take the time of 4000 with the usual choice
+    assert quick.iterations == 4000 * best["iterations"] / usual["iterations"]
+    assert best["seconds"] < 1.1 * usual["seconds"]
+    assert max(best["metrics"]["gap"]["values"]) < min(usual["metrics"]["gap"]["values"])
+
+
 def test_best_sees_what_is_cheaper_and_what_is_worse():
     def cell(task, steps, seconds, gap):
         choice = {"coarse_steps": steps, "coarse_fraction": 0.8 if steps else 0.0}

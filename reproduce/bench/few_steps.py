@@ -63,7 +63,7 @@ def _same_iterations(task: str) -> list[Cell]:
     return [Cell("iterations", task, None, 0.0, *rest), *cells]
 
 
-# About as many CPU seconds as 20 steps for 80% of ITERATIONS: a quarter of a minute and a bit.
+# About as many CPU seconds as 20 steps for 80% of ITERATIONS take: 25.
 SAME_SECONDS = {
     "25gmm": [(10, 0.8, 3100), (20, 0.95, 3650), (10, 0.95, 5200), (50, 0.8, 1550), (None, 0, 950)],
     "manywell32": [(20, 0.95, 1500), (10, 0.8, 1270), (10, 0.95, 1850), (None, 0, 375)],
