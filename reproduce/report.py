@@ -30,7 +30,7 @@ PICTURE = ("25gmm", "TB+Expl", "quick")
 def collect(notes: list[str]) -> list[dict]:
     """A row for each finished run under reproduce/runs; what is left out is said in `notes`."""
     rows = []
-    for folder in sorted(experiments.RUNS.glob("*/")):
+    for folder in sorted(experiments.RUNS.glob("[!.]*/")):  # ".bench" is no run
         try:
             rows.append(_row(folder))
         except BadInput as reason:

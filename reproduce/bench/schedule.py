@@ -54,6 +54,6 @@ def folder(quick: bool) -> Path:
 def execute(job: tuple[str, int, Sizes], quick: bool) -> int:
     """Measure one part; the exit code of its process."""
     part, threads, sizes = job
-    state = experiments.RUNS / "bench" / ("quality-quick" if quick else "quality")
+    state = experiments.RUNS / ".bench" / ("quality-quick" if quick else "quality")
     words = command("worker", part, json.dumps(asdict(sizes)), str(folder(quick)), str(state))
     return subprocess.run(words, cwd=ROOT, env=environment(threads)).returncode
