@@ -464,7 +464,8 @@ def test_committed_results_are_what_the_prose_says():
     # book/intro.md: six modes, or nine, and log Z wrong by as much; with exploration all 25.
     found, wrong = quick["TB"]["modes"]["values"], quick["TB"]["delta_log_z_rw"]["values"]
     assert set(found) == {6, 9} and quick["TB+Expl"]["modes"]["values"] == [25] * 3
-    assert wrong == pytest.approx([math.log(25 / modes) for modes in found], abs=0.01)
+    # 2,000 weights of an effective fraction of 0.65 say log Z to 0.016; four of these
+    assert wrong == pytest.approx([math.log(25 / modes) for modes in found], abs=0.065)
     assert quick["TB+Expl"]["seconds"]["mean"] < 60
 
 
