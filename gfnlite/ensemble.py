@@ -87,18 +87,10 @@ class Ensemble(Sequence):
             train(self.samplers, until, folders, progress, callbacks, compile)
         return self
 
-    def evaluate(
-        self,
-        n_samples: int = 20_000,
-        steps: int | None = None,
-        seed: int = 0,
-        distances: bool = False,
-        condition: Tensor | None = None,
-    ) -> "Summary":
+    def evaluate(self, n_samples: int = 20_000, seed: int = 0, **options) -> "Summary":
         """What `GFNDiffusion.evaluate` says of each, with mean and interval over the seeds."""
         return Summary(
-            sampler.evaluate(n_samples, steps, seed + s, distances, condition)
-            for s, sampler in enumerate(self)
+            sampler.evaluate(n_samples, seed=seed + s, **options) for s, sampler in enumerate(self)
         )
 
 
