@@ -12,7 +12,7 @@ from .config import Config, integer
 from .evaluation import Evaluation, number
 from .sampler import GFNDiffusion
 from .targets import Target
-from .train import Callback, check_fit, train
+from .train import check_fit, train
 
 __all__ = ["Ensemble", "Summary", "half_width"]
 
@@ -65,16 +65,16 @@ class Ensemble(Sequence):
         self,
         iterations: int | None = None,
         folder: str | Path | None = None,
-        progress: bool = True,
-        callbacks: Callback | Iterable[Callback] = (),
-        compile: bool = False,
+        **options,
     ) -> "Ensemble":
         """Train all, as `GFNDiffusion.fit`; each keeps its files in `folder`/seed-<its seed>.
+
+        `options` are progress, callbacks and compile.
 
         Raises:
             ValueError, FloatingPointError: as `GFNDiffusion.fit`.
         """
-        callbacks = check_fit(iterations, callbacks)
+        options["callbacks"] = check_fit(iterations, options.get("callbacks", ()))
         folders = None
         if folder is not None:
             folders = [Path(folder) / f"seed-{sampler.seed}" for sampler in self]
@@ -84,7 +84,7 @@ class Ensemble(Sequence):
         least = min(sampler.iteration for sampler in self)
         until = least + iterations if iterations is not None else self[0].config.iterations
         with torch.enable_grad():
-            train(self.samplers, until, folders, progress, callbacks, compile)
+            train(self.samplers, until, folders, **options)
         return self
 
     def evaluate(self, n_samples: int = 20_000, seed: int = 0, **options) -> "Summary":

@@ -121,16 +121,14 @@ class Policy(nn.Module):
         Raises:
             ValueError: if `compiled` on a CPU, and there is no C++ compiler.
         """
-        self.evaluate, self.pull = evaluate, pull
-        if not compiled:
-            return
-        self.pull = torch.compile(pull, dynamic=False)
-        if self.forward_net.state.weight.device.type == "cuda":
-            self.evaluate = torch.compile(evaluate, dynamic=False)
-        elif not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl"))):
+        on_gpu = self.forward_net.state.weight.device.type == "cuda"
+        compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")
+        if compiled and not on_gpu and not any(map(shutil.which, compilers)):
             raise ValueError(
                 "compile=True needs a C++ compiler here (g++, clang++ or cl); none found"
             )
+        self.pull = torch.compile(pull, dynamic=False) if compiled else pull
+        self.evaluate = torch.compile(evaluate, dynamic=False) if compiled and on_gpu else evaluate
 
     def log_z(self, condition: Tensor | None = None) -> Tensor:
         """log Z_theta of each run (S,), or of each condition (S B, c) -> (S B,)."""

@@ -130,9 +130,10 @@ class GFNDiffusion:
 
             if seed is not None:
                 raise ValueError(f"give seed={seed!r} or seeds={seeds!r}, not both")
-            where = self.device if device is None else device
-            ensemble = Ensemble(self.target, seeds=seeds, config=self.config, device=where)
-            return ensemble.fit(iterations, folder, progress, callbacks, compile)
+            place = self.device if device is None else device
+            ensemble = Ensemble(self.target, seeds=seeds, config=self.config, device=place)
+            options = {"callbacks": callbacks, "compile": compile}
+            return ensemble.fit(iterations, folder, progress=progress, **options)
         callbacks = check_fit(iterations, callbacks)
         state = checkpoint.find(self, folder, seed)
         if device is not None and build.device(device) != self.device:
@@ -143,8 +144,7 @@ class GFNDiffusion:
             self._start(seed)
         if state:
             checkpoint.restore(self, state, folder)
-        left = max(0, self.config.iterations - self.iteration)
-        until = self.iteration + (left if iterations is None else iterations)
+        until = self.config.iterations if iterations is None else self.iteration + iterations
         with torch.enable_grad():
             train([self], until, folder and [Path(folder)], progress, callbacks, compile)
         return self

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -88,7 +88,7 @@ def update(team: Team, kind: str, inputs: dict[str, Tensor]) -> tuple[Tensor, Tr
     trajectory.repeats = (config.repeats or 1) if team.target.condition_dim else None
     # Reading a value makes a GPU wait, so there a bad batch is found at the next log instead.
     if team.device.type == "cpu":
-        refuse_non_finite(trajectory, team)
+        refuse_non_finite(trajectory, team.samplers)
     if config.warm_log_z and team.iteration == 0:
         # From 0 Adam would take |log Z| / lr_log_z steps to get there, and all else would wait.
         team.policy.start_log_z(trajectory.log_weight.view(len(team), -1).mean(1))
@@ -207,17 +207,17 @@ def prefill(sampler) -> None:
     sampler.buffers["search"].add(found.x, found.log_reward, weight)
 
 
-def refuse_non_finite(trajectory: Trajectory, team: Team) -> None:
-    """Name the term that is not finite, before it reaches the weights.
+def refuse_non_finite(trajectory: Trajectory, samplers: Sequence) -> None:
+    """Name the sampler and the term that is not finite, before it reaches the weights.
 
     Raises:
         FloatingPointError: if a log-weight is not finite.
     """
     if trajectory.log_weight.isfinite().all():
         return
-    for sampler, run in zip(team.samplers, trajectory.split(), strict=True):
+    for sampler, run in zip(samplers, trajectory.split(), strict=True):
         if not run.log_weight.isfinite().all():
-            seed = f"seed {sampler.seed}, " if len(team) > 1 else ""
+            seed = f"seed {sampler.seed}, " if len(samplers) > 1 else ""
             raise FloatingPointError(f"{seed}iteration {sampler.iteration}: {_what_failed(run)}")
 
 

@@ -5,6 +5,7 @@ parameters in chunks of times, in products of a few thousand rows. That is where
 training goes, and why none of it is left to autograd or computed twice.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +22,7 @@ __all__ = ["BackwardTerm", "FlowTerm", "ForwardTerm", "Term"]
 CPU_ROWS = 6000
 
 
-class Term:
+class Term(ABC):
     """One network along the trajectories: a subclass says which, where, and what it means.
 
     Args:
@@ -51,9 +52,9 @@ class Term:
         # What the network computed, by the start of a chunk: pre-activations and values.
         self.kept: dict[int, Sequence[Tensor]] = {}
 
+    @abstractmethod
     def head(self, values: Tensor, context: Context, where: slice) -> tuple[Tensor, ...]:
         """The kernel's u and, if learned, s, or the flow, from the network's values in a chunk."""
-        raise NotImplementedError
 
     def context(self) -> Context:
         """What the network knows before it sees a state."""

@@ -66,6 +66,7 @@ def train(
             [samplers[i] for i in chosen], min(ahead, default=until), [folders[i] for i in chosen],
             progress, callbacks, compile,
         )  # fmt: skip
+    _save(samplers, folders)
 
 
 def _train_team(samplers, until, folders, progress, callbacks, compile) -> None:
@@ -97,16 +98,15 @@ def _train_team(samplers, until, folders, progress, callbacks, compile) -> None:
                     for sampler in samplers:
                         callback(sampler, sampler.history[-1])
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    _save(team, folders)
+                    team.share()
+                    _save(samplers, folders)
                     saved = time.monotonic()
-        _save(team, folders)
     finally:
         team.part()
 
 
-def _save(team: Team, folders: Sequence[Path | None]) -> None:
-    team.share()
-    for sampler, folder in zip(team.samplers, folders, strict=True):
+def _save(samplers, folders: Sequence[Path | None]) -> None:
+    for sampler, folder in zip(samplers, folders, strict=True):
         if folder is not None:
             save(sampler, folder)
 
@@ -128,7 +128,7 @@ def _measure(team: Team, s: int, loss: float) -> dict:
         condition = target.sample_condition(n, generator).to(team.device)
     grid = time_grid(config.steps, config.grid)
     generated = sampler.rollout(grid, n, condition=condition, generator=generator)
-    refuse_non_finite(generated, Team([sampler]))
+    refuse_non_finite(generated, [sampler])
     upper = None
     if target.sample is not None:
         exact = target.sample(n, generator, *given(condition))

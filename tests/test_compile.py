@@ -74,7 +74,11 @@ def test_compiled_code_computes_the_same():
 def test_training_compiled_is_training():
     settings = SMALL | WAYS["replay"]
     plain = gl.GFNDiffusion(gl.gmm9, **settings).fit(progress=False)
-    compiled = gl.GFNDiffusion(gl.gmm9, **settings).fit(progress=False, compile=True)
+    used = []
+    compiled = gl.GFNDiffusion(gl.gmm9, **settings).fit(
+        progress=False, compile=True, callbacks=lambda s, entry: used.append(s.policy.pull)
+    )
+    assert len(used) == 12 and pull not in used  # to the end: logging does not switch it off
     start = parameters(gl.GFNDiffusion(gl.gmm9, **settings))
     moved = (parameters(plain) - start).norm()
     assert (parameters(plain) - parameters(compiled)).norm() <= 1e-3 * moved
