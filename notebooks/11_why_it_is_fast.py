@@ -82,6 +82,24 @@ def plain_log(ax, axis, ticks):
     getattr(ax, f"{axis}axis").minorticks_off()
 
 
+def table(columns, rows):
+    """Rows of cells as a table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def compared(entries, twins):
+    """Names and ratios of entries, with one thread and with two."""
+    for entry in entries:
+        same = {"task": entry["task"], "step": entry["step"]}
+        ratios = [e["ratio"] for e in (entry, pick(twins, **same)[0])]
+        yield (
+            entry,
+            [entry["step"], NAMES[entry["task"]]],
+            list(map(times, ratios)),
+        )
+
+
 def times(ratio):
     """A ratio with its interval."""
     return (
@@ -312,8 +330,8 @@ for k, (one, other) in enumerate(zip(fast, slow, strict=True)):
 #   computing, that it does not round.
 # - In a fresh process the system's allocator gives every large array back to the kernel at once,
 #   and **page faults** are paid to get it again. One call tells it not to.
-# - Adam updates all parameters in **one fused call**; the noise of a walk is drawn at once; nothing
-#   in a step waits for a value to be read.
+# - The noise of a walk is drawn at once, and nothing in a step waits for a value to be read. Adam
+#   updates all parameters in one call, which on a CPU makes no difference that can be told.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-fast-steps", "caption": "How many times as fast as the plain baseline each kind of training step is, with one thread and with two; bars are medians, lines 95% intervals."}, "image": {"alt": "Horizontal bars of speed-up factors for each kind of step, on a logarithmic axis, for both targets, one and two threads."}}
 figure, axes = plt.subplots(1, 2, figsize=(9.8, 5.2), sharey=True)
@@ -368,23 +386,15 @@ plt.show()
 # gains least: it must keep its graph.
 
 # %% tags=["hide-input"]
-lines = [
-    "| step | target | plain, ms | gfnlite, ms "
-    "| ratio, 1 thread | 2 threads |",
-    "|---|---|---|---|---|---|",
+steps = [entry for entry in measured("steps") if "ratio" in entry]
+rows = [
+    names
+    + [f"{e[who]['median']:.1f}" for who in ("plain", "ours")]
+    + ratios
+    for e, names, ratios in compared(steps, measured("steps", 2))
 ]
-for entry in measured("steps"):
-    if "ratio" not in entry:
-        continue
-    twin = pick(
-        measured("steps", 2), task=entry["task"], step=entry["step"]
-    )[0]
-    lines.append(
-        f"| {entry['step']} | {NAMES[entry['task']]} "
-        f"| {entry['plain']['median']:.1f} | {entry['ours']['median']:.1f} "
-        f"| {times(entry['ratio'])} | {times(twin['ratio'])} |"
-    )
-Markdown("\n".join(lines))
+columns = ["step", "target", "plain, ms", "gfnlite, ms"]
+table([*columns, "ratio, 1 thread", "2 threads"], rows)
 
 # %% [markdown]
 # ## How near is it to the floor?
@@ -438,9 +448,8 @@ ax.set_title("What stands between the step and the roof")
 plt.show()
 
 # %% [markdown]
-# What holds the rest: a walk's products have 300 rows, too few to run at full speed, and half of
-# the step is not products but GELU and its derivative, which cost as much as a product of this
-# width. A wider network or a larger batch comes nearer to the roof.
+# What holds the rest: a walk's products have 300 rows, too few to run at full speed, and what is
+# not a product, GELU and its derivative, takes a good part of the floor.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-fast-scaling", "caption": "Milliseconds of one step of TB with exploration against the number of steps T, the batch, the dimension (Manywell) and the width of the networks; crosses are the plain baseline."}, "image": {"alt": "Four panels of lines on logarithmic axes, rising with T, batch, dimension and width; the plain baseline lies above."}}
 scaling = measured("scaling")
@@ -484,6 +493,21 @@ figure.suptitle(
 plt.show()
 
 # %% [markdown]
+# Memory and replay, by the same benchmark: how much a training makes its process grow at its peak,
+# and what it takes to add a batch of 300 to a full buffer and to draw one by rank.
+
+# %% tags=["hide-input"]
+rows = []
+for entry in measured("memory"):
+    what = f"peak, batch {entry['batch']}, {NAMES[entry['task']]}"
+    found = [f"{entry[who]['median']:.0f} MiB" for who in ("plain", "ours")]
+    rows.append([what, *found])
+for entry in pick(scaling, axis="fill", priority="rank"):
+    found = [f"{entry[who]['median']:.2f} ms" for who in ("plain", "ours")]
+    rows.append([f"add and draw, {entry['value']:,} held", *found])
+table(["", "plain", "gfnlite"], rows)
+
+# %% [markdown]
 # ## Seeds together
 #
 # Independent runs can share a program: every parameter of `gfnlite` has a leading axis, and
@@ -493,18 +517,11 @@ plt.show()
 # before.
 
 # %% tags=["hide-input"]
-lines = [
-    "| five seeds | target | ratio, 1 thread | 2 threads |",
-    "|---|---|---|---|",
-]
-for entry in measured("seeds"):
-    same = {"task": entry["task"], "step": entry["step"]}
-    twin = pick(measured("seeds", 2), **same)[0]
-    lines.append(
-        f"| {entry['step']} | {NAMES[entry['task']]} "
-        f"| {times(entry['ratio'])} | {times(twin['ratio'])} |"
-    )
-Markdown("\n".join(lines))
+parts = compared(measured("seeds"), measured("seeds", 2))
+table(
+    ["five seeds", "target", "ratio, 1 thread", "2 threads"],
+    [names + ratios for _, names, ratios in parts],
+)
 
 # %%
 ensemble = gl.Ensemble(gl.gmm9, seeds=3, iterations=50, steps=10, hidden=16)
@@ -575,24 +592,20 @@ plt.show()
 # time.
 
 # %% tags=["hide-input"]
-lines = [
-    "| target | gfnlite, CPU s (3 seeds) | goal met | plain, CPU s "
-    "| ELBO then | ratio |",
-    "|---|---|---|---|---|---|",
-]
+rows = []
 for task in NAMES:
     entry = measured(f"quality-{task}")[0]
     mine, usual = entry["ours"], entry["plain"]
     seconds = [run["cpu_seconds"] for run in mine["runs"]]
-    met = sum(run["met"] for run in mine["runs"])
-    least = "at least " * (not usual["met"])
-    lines.append(
-        f"| {NAMES[task]} | {statistics.mean(seconds):.0f} "
-        f"| {met} of {len(seconds)} | {usual['cpu_seconds']:.0f}"
-        f"{'' if usual['met'] else ', stopped'} | {usual['elbo']:.2f} "
-        f"| {least}{entry['ratio']['value']:.0f} |"
+    met = f"{sum(run['met'] for run in mine['runs'])} of {len(seconds)}"
+    mean, stopped = f"{statistics.mean(seconds):.0f}", not usual["met"]
+    spent = f"{usual['cpu_seconds']:.0f}" + ", stopped" * stopped
+    ratio = "at least " * stopped + f"{entry['ratio']['value']:.0f}"
+    rows.append(
+        [NAMES[task], mean, met, spent, f"{usual['elbo']:.2f}", ratio]
     )
-Markdown("\n".join(lines))
+columns = ["target", "gfnlite, CPU s", "seeds that meet the goal"]
+table([*columns, "plain, CPU s", "its ELBO then", "ratio"], rows)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-fast-quality", "caption": "The ELBO of the plain baseline at the paper's settings against CPU seconds, and where gfnlite's recipe ends, for three seeds; the dotted line is the goal."}, "image": {"alt": "Two panels: a grey line of the baseline's ELBO rising slowly over hundreds of seconds, and blue dots of gfnlite near the left edge above the dotted goal."}}
 figure, axes = plt.subplots(1, 2, figsize=(9.8, 3.6))
@@ -630,13 +643,13 @@ plt.show()
 # Each of these was tried with the same care as what helped. A ratio below 1 made it slower.
 
 # %% tags=["hide-input"]
-lines = ["| idea | target | times as fast |", "|---|---|---|"]
-for entry in measured("dead_ends"):
-    lines.append(
-        f"| {entry['idea']} | {NAMES[entry['task']]} "
-        f"| {times(entry['ratio'])} |"
-    )
-Markdown("\n".join(lines))
+table(
+    ["idea", "target", "times as fast"],
+    [
+        [entry["idea"], NAMES[entry["task"]], times(entry["ratio"])]
+        for entry in measured("dead_ends")
+    ],
+)
 
 # %% [markdown]
 # - **Compiling** (`fit(compile=True)`) fuses small operations. On a CPU the gradient gains a little,
@@ -644,14 +657,15 @@ Markdown("\n".join(lines))
 #   compiled call has a cost of its own. So there `compile=True` compiles the gradient alone. On a
 #   GPU it also captures the whole step as one CUDA graph, so that Python's part vanishes.
 # - **Keeping the activations too**, beside the pre-activations, spares phase 2 a GELU. It gains a few
-#   percent on one thread and none on two, for twice the memory: not kept.
-# - **Evaluating again** instead of keeping anything halves the memory and is slower, but less so
-#   than one would think: chunks in cache are cheap.
+#   percent of a walk and its way back, for twice the memory: not kept.
+# - **Evaluating again** instead of keeping anything is slower, but less so than one would think:
+#   chunks in cache are cheap.
 # - **`vmap`** over seeds is slower than batched products with a leading axis.
 # - **bfloat16** pays from networks of width 256 on, on processors that have it; at the width of 64
 #   that samplers use there is little to gain.
 # - A hand-written walk back for **reverse KL**, with the weights' gradients taken at once at the
-#   end, gained nothing: what it saves in products it pays in a second GELU.
+#   end, gained nothing when it was tried: what it saves in products it pays in a second GELU. Its
+#   code is not kept, so it has no row.
 #
 # :::{admonition} In five lines
 # :class: tip
