@@ -132,7 +132,8 @@ class Summary(dict):
 
     def _repr_html_(self):
         rows = [("", "mean, 95% interval", "seeds"), *self.rows()]
-        line = "<tr><th style='text-align:left'>{}</th><td>{}</td><td>{}</td></tr>"
+        cell = "<td style='text-align:right;padding-left:1em'>{}</td>"
+        line = f"<tr><th style='text-align:left'>{{}}</th>{2 * cell}</tr>"
         return "<table>" + "".join(line.format(*row) for row in rows) + "</table>"
 
 

@@ -192,15 +192,15 @@ plt.show()
 # ## Idea 1: two phases
 #
 # Trajectory balance is $\mathcal L = \tfrac12 \mathbb E\,(\log Z_\theta - \log w)^2$, and does not
-# differentiate through the states: they are data. So its gradient is a sum over transitions, each
-# of which only needs to know one number per trajectory, the residual
+# differentiate through the states: they are data. So its gradient is a sum over the transitions
+# $i$ from $x$ to $x'$, each of which only needs to know one number per trajectory, the residual
 # $\delta = \log Z_\theta - \log w$:
 #
 # $$
 # \begin{aligned}
 # \nabla_\theta \mathcal L
-#   = \mathbb E\Big[ \delta \sum_i
-#     \nabla_\theta &\log P_F(x_{t_{i+1}} \mid x_{t_i}) \Big] \\
+#   ={}& \mathbb E\Big[ \delta \sum_i
+#     \nabla_\theta \log P_F(x' \mid x) \Big] \\
 #   &+ \mathbb E[\delta]\, \nabla_\theta \log Z_\theta .
 # \end{aligned}
 # $$ (eq-two-phase)
