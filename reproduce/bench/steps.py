@@ -23,6 +23,7 @@ STEPS = {
     "FL-SubTB forward": Step("subtb", explore=False),
     "reverse KL": Step("reverse_kl", explore=False),
     "TB+Expl+LV forward": Step(learn_variance=True),
+    "MLE replay": Step("mle", replay=True),
 }
 
 

@@ -25,7 +25,7 @@ class Step:
     """One kind of training step, by the settings that both implementations have.
 
     Attributes:
-        objective, langevin, learn_variance: as in `gl.Config`; SubTB looks forward.
+        objective, langevin, learn_variance: as in `gl.Config`; SubTB looks forward, "mle" replays.
         replay: destroy a batch from a buffer, rather than generate one.
         explore: generate with the paper's exploration.
     """
@@ -39,7 +39,7 @@ class Step:
     @property
     def is_plain(self) -> bool:
         """Whether the baseline has it."""
-        return self.objective != "db" and not self.learn_variance
+        return self.objective not in ("db", "mle") and not self.learn_variance
 
     @property
     def exploration(self) -> float:
@@ -62,15 +62,16 @@ def sampler(
     task: str, step: Step, sizes: Sizes, seed: int = 0, device: str = "cpu", **changes
 ) -> gl.GFNDiffusion:
     """gfnlite's sampler for the step, with samples to replay if it does; `changes` as in Config."""
+    of_replay = {"replay_objective": "mle"} if step.objective == "mle" else {}
     settings = {
-        "objective": step.objective, "langevin": step.langevin,
+        "objective": "tb" if of_replay else step.objective, "langevin": step.langevin,
         "learn_variance": step.learn_variance, "forward_looking": step.objective == "subtb",
         "exploration": step.exploration, "sigma2": 5.0 if task == "25gmm" else 1.0,
         "steps": sizes.steps, "batch_size": sizes.batch, "hidden": sizes.hidden, "lr": 1e-3,
         "lr_decay": 0.0, "warm_log_z": False, "iterations": 10**6,
     }  # fmt: skip
     if step.replay:
-        settings |= {"replay_ratio": 1.0, "prefill": 2, "replay_capacity": sizes.held}
+        settings |= {"replay_ratio": 1.0, "prefill": 2, "replay_capacity": sizes.held} | of_replay
     config = gl.Config(**(settings | changes))
     with warnings.catch_warnings():  # some settings never find all modes: only time counts here
         warnings.simplefilter("ignore", UserWarning)
