@@ -10,7 +10,7 @@ from .process import PinnedBrownian, VariancePreserving
 from .replay import ReplayBuffer
 from .targets import Target, check_target
 
-__all__ = ["buffers", "device", "generators", "optimiser", "policy", "probe", "process"]
+__all__ = ["buffers", "device", "generators", "group", "optimiser", "policy", "probe", "process"]
 
 
 def device(name: torch.device | str | None) -> torch.device:
@@ -77,6 +77,11 @@ def optimiser(config: Config, policy: Policy) -> torch.optim.Adam:
     return torch.optim.Adam(parts, fused=True, capturable=on_gpu)
 
 
+def group(config: Config, target: Target) -> int:
+    """How many neighbours in a batch share a condition."""
+    return (config.repeats or 1) if target.condition_dim else 1
+
+
 def buffers(config: Config, target: Target, device: torch.device) -> dict[str, ReplayBuffer]:
     """What is remembered: samples of the policy, and what a search found, by the names of these."""
     names = []
@@ -88,6 +93,7 @@ def buffers(config: Config, target: Target, device: torch.device) -> dict[str, R
         name: ReplayBuffer(
             config.replay_capacity, target.dim, target.condition_dim, config.replay_priority,
             rank_weight=config.rank_weight, temper_ess=config.replay_ess, device=device,
+            group=group(config, target),
         )
         for name in names
     }  # fmt: skip
@@ -108,16 +114,11 @@ def probe(target: Target, config: Config, process, device: torch.device) -> list
     if target.condition_dim:
         if target.sample_condition is None:
             raise ValueError(f"target '{target.name}' needs conditions to train on")
-        if config.objective == "vargrad" and (config.repeats or 1) < 2:
+        losses = (config.objective, config.replay_objective)
+        if "vargrad" in losses and group(config, target) < 2:
             raise ValueError(
-                f"repeats={config.repeats} with objective='vargrad' and conditions: a variance "
+                f"repeats={config.repeats} with the objective 'vargrad' and conditions: a variance "
                 "needs at least 2 trajectories per condition"
-            )
-        if config.replay_ratio and (config.replay_objective or config.objective) == "vargrad":
-            raise ValueError(
-                "objective='vargrad' with replay and conditions: replayed trajectories of one "
-                "condition share their end, so that its energy cancels; set replay_objective to "
-                "tb or mle"
             )
         if config.prefill:
             raise ValueError(f"prefill={config.prefill} is for targets with no condition")

@@ -41,6 +41,7 @@ class Target:
         name: short name, the key of its presets.
         dim: dimension d.
         condition_dim: dimension of the condition c, or 0 if the target takes none.
+        condition_range: least and largest value that a condition may have, or None.
         log_z: log of the normaliser (a function of the condition if there is one), or None where
             it is not known exactly.
         sample: exact sampler `(n, generator=None) -> (n, d)`, with `condition=None` (n, c) as a
@@ -52,6 +53,7 @@ class Target:
     name: str = "custom"
     dim: int
     condition_dim: int = 0
+    condition_range: tuple[float, float] | None = None
     log_z: float | Callable[[Tensor], Tensor] | None = None
     sample: Callable[..., Tensor] | None = None
     sample_condition: Callable[..., Tensor] | None = None
@@ -129,14 +131,14 @@ class Target:
 
 
 class ClosedForm(Target):
-    """A target without condition whose gradient is a formula.
+    """A target whose gradient is a formula.
 
-    A subclass defines `_closed_form(x)`: log R (B,), and a function of no argument that gives the
-    score (B, d) from the intermediate results of log R. So each formula is written once, and the
-    gradient costs little more, and only when asked for.
+    A subclass defines `_closed_form(x)`, or `_closed_form(x, condition)`: log R (B,), and a
+    function of no argument that gives the score (B, d) from the intermediate results of log R. So
+    each formula is written once, and the gradient costs little more, and only when asked for.
     """
 
-    def _closed_form(self, x: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+    def _closed_form(self, x: Tensor, *condition: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
         raise TypeError(f"{type(self).__name__} must define _closed_form(x)")
 
     def _evaluate(self, x: Tensor, condition: Tensor | None):
@@ -145,10 +147,10 @@ class ClosedForm(Target):
                 f"target '{self.name}' needs x of shape (B, d) = (B, {self.dim}), got {shape_of(x)}"
             )
         check_condition(self, x, condition)
-        return self._closed_form(x)
+        return self._closed_form(x, *given(condition))
 
     def log_reward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """log R(x): (B, d) -> (B,)."""
+        """log R(x; c): (B, d), (B, c) -> (B,)."""
         return self._evaluate(x, condition)[0]
 
     def log_reward_and_score(
@@ -192,6 +194,13 @@ def check_condition(target: Target, x: Tensor, condition: Tensor | None) -> None
     got = shape_of(condition) if isinstance(condition, Tensor) else repr(condition)
     if got != str(wanted):
         raise ValueError(f"target '{target.name}' needs condition (B, c) = {wanted}, got {got}")
+    if target.condition_range and condition.device.type == "cpu":  # a look would make a GPU wait
+        (least, most), (low, high) = target.condition_range, torch.aminmax(condition)
+        if not (least <= low and high <= most):  # NaN neither
+            raise ValueError(
+                f"target '{target.name}' needs a condition with values in [{least:g}, {most:g}], "
+                f"got from {low:g} to {high:g}"
+            )
 
 
 def is_count(value) -> bool:

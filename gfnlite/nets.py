@@ -87,11 +87,15 @@ class StateNet(nn.Module):
         """What depends on time alone, once for a whole grid: (T,) -> (T, S, 1, H)."""
         return (self.time(t) + self.state.bias).transpose(0, 1)[:, :, None]
 
-    def encode(self, condition: Tensor | None) -> Tensor | None:
-        """What depends on the condition alone, once for a batch: (S B, c) -> (S, B, H)."""
+    def encode(self, condition: Tensor | None, repeats: int = 1) -> Tensor | None:
+        """What depends on the condition alone, once for each: (S B, c) -> (S, B, H).
+
+        So many rows in a row are the same condition.
+        """
         if self.encoder is None:
             return None
-        return self.encoder(condition.unflatten(0, (len(self.state.weight), -1)))
+        each = condition[::repeats].unflatten(0, (len(self.state.weight), -1))
+        return self.encoder(each).repeat_interleave(repeats, 1)
 
     def layers(self) -> list[tuple[Tensor, Tensor | None]]:
         """Factor (S, inputs, outputs) and bias of each layer; the first has its bias in `embed`."""

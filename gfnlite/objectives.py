@@ -30,7 +30,8 @@ def vargrad(trajectory: Trajectory) -> Tensor:
     or of the `repeats` neighbours that share a condition.
     """
     log_weight = trajectory.log_weight
-    groups = log_weight.view(-1, trajectory.repeats or len(log_weight))
+    size = len(log_weight) if trajectory.condition is None else trajectory.repeats
+    groups = log_weight.view(-1, size)
     return 0.5 * (groups - groups.mean(1, keepdim=True)).square().mean()
 
 

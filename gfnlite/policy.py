@@ -130,11 +130,12 @@ class Policy(nn.Module):
         self.pull = torch.compile(pull, dynamic=False) if compiled else pull
         self.evaluate = torch.compile(evaluate, dynamic=False) if compiled and on_gpu else evaluate
 
-    def log_z(self, condition: Tensor | None = None) -> Tensor:
+    def log_z(self, condition: Tensor | None = None, repeats: int = 1) -> Tensor:
         """log Z_theta of each run (S,), or of each condition (S B, c) -> (S B,)."""
         if condition is None:
             return self.log_z_value
-        return self.log_z_net(condition.unflatten(0, (self.runs, -1))).flatten()
+        each = condition[::repeats].unflatten(0, (self.runs, -1))
+        return self.log_z_net(each).flatten().repeat_interleave(repeats)
 
     @torch.no_grad()
     def start_log_z(self, value: Tensor) -> None:
@@ -155,14 +156,17 @@ class Policy(nn.Module):
         return [p for n, p in self.named_parameters() if not n.startswith(("log_z", "flow_net"))]
 
     def context(
-        self, net: StateNet, t: Tensor, length: Tensor, condition: Tensor | None
+        self, net: StateNet, t: Tensor, length: Tensor, condition: Tensor | None, repeats: int = 1
     ) -> Context:
-        """Of one of the networks, for times and step lengths (T,) and conditions (S B, c)."""
+        """Of one of the networks, for times and step lengths (T,) and conditions (S B, c).
+
+        So many rows in a row are the same condition, which is encoded once.
+        """
         scale = None
         if net is self.forward_net and self.langevin is not None:
             scale = self.langevin(t).transpose(0, 1)[..., None]
         length = length[:, None, None, None]
-        return Context(net.layers(), net.embed(t), net.encode(condition), scale, length)
+        return Context(net.layers(), net.embed(t), net.encode(condition, repeats), scale, length)
 
     def values(self, x: Tensor, context: Context) -> list[Tensor]:
         """What the context's network computes at x (n, S B, d), `nets.evaluate`: (n, S, B, .)."""

@@ -41,8 +41,10 @@ class ReplayBuffer:
     where tau >= 1 is the least with an effective sample size of at least temper_ess N.
 
     Args:
-        capacity: most entries held; the oldest make room.
+        capacity: most samples held; the oldest make room.
         dim, condition_dim: d; and c, or 0 if the samples have no condition.
+        group: K: so many neighbours share a condition, and are kept and drawn together, a group by
+            its mean reward or weight.
         priority: one of the above.
         rank_weight: the smaller, the more the best are favoured.
         temper_ess: from above 0 to 1, which is uniform.
@@ -55,13 +57,15 @@ class ReplayBuffer:
 
     def __init__(
         self, capacity: int, dim: int, condition_dim: int = 0, priority: str = "rank",
-        rank_weight: float = 0.01, temper_ess: float = 0.1, refresh: int = 100,
+        rank_weight: float = 0.01, temper_ess: float = 0.1, refresh: int = 100, group: int = 1,
         device: torch.device | str = "cpu",
     ):  # fmt: skip
-        counts = {"capacity": capacity, "dim": dim, "refresh": refresh}
+        counts = {"capacity": capacity, "dim": dim, "refresh": refresh, "group": group}
         for name, value in (counts | {"condition_dim": condition_dim}).items():
             if not isinstance(value, int) or value < (name in counts):
                 raise ValueError(f"{name}={value!r} must be a positive integer")
+        if capacity < group:
+            raise ValueError(f"capacity={capacity} must be at least group={group}")
         if priority not in (known := ("uniform", "rank", "reward", "weight")):
             raise ValueError(f"priority={priority!r} is unknown; known: {', '.join(known)}")
         for name, value, high in (("rank_weight", rank_weight, 1e9), ("temper_ess", temper_ess, 1)):
@@ -69,7 +73,7 @@ class ReplayBuffer:
                 raise ValueError(f"{name}={value!r} must be above 0 and at most {high:g}")
         self.settings = counts | {"condition_dim": condition_dim, "priority": priority}
         self.settings |= {"rank_weight": rank_weight, "temper_ess": temper_ess}
-        self.capacity, self.device = capacity, torch.device(device)
+        self.group, self.slots, self.device = group, capacity // group, torch.device(device)
         self._shapes = {"x": (dim,), "log_reward": (), "log_weight": ()}
         if condition_dim:
             self._shapes["condition"] = (condition_dim,)
@@ -79,7 +83,11 @@ class ReplayBuffer:
         self._law: RankLaw | PowerLaw | None = None
 
     def __len__(self):
-        return min(self._added, self.capacity)
+        return self._filled * self.group
+
+    @property
+    def _filled(self) -> int:  # slots, a group in each
+        return min(self._added, self.slots)
 
     def add(
         self, x: Tensor, log_reward: Tensor, log_weight: Tensor | None = None,
@@ -88,37 +96,53 @@ class ReplayBuffer:
         """Keep x (B, d), log R (B,), and log w (B,) and c (B, c) where there are any.
 
         Raises:
-            ValueError: for a wrong shape; a condition or log_weight that is missing, or that the
-                buffer does not keep; and on the CPU, log R or log w that is not finite.
+            ValueError: for a wrong shape or a B that is no multiple of `group`; a condition or
+                log_weight that is missing, or that the buffer does not keep; and on the CPU, log R
+                or log w that is not finite.
         """
         given = {"x": x, "log_reward": log_reward, "log_weight": log_weight, "condition": condition}
         given = {name: value.detach() for name, value in given.items() if value is not None}
         self._check(given)
         self._allocate(given)
-        self._added += len(x)
-        slots = self._slots(self._added - min(len(x), self.capacity))
-        for name, new in given.items():
-            self._columns[name][slots] = new[-self.capacity :]
+        count = len(x) // self.group
+        self._added += count
+        slots = self._slots(self._added - min(count, self.slots))
+        groups = {name: new.unflatten(0, (count, self.group)) for name, new in given.items()}
+        if condition is not None:
+            groups["condition"] = groups["condition"][:, 0]
+        for name, new in groups.items():
+            self._columns[name][slots] = new[-self.slots :]
+        if self._law is not None:
+            self._law.key[slots] = self._key(slots)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> ReplayBatch:
-        """Draw n entries with replacement, by the priority.
+        """Draw n entries with replacement, by the priority: n / K groups of K neighbours.
 
         Raises:
-            ValueError: if the buffer is empty or n is below 1.
+            ValueError: if the buffer is empty or n is below 1, or no multiple of K.
         """
-        if not (size := len(self)) or n < 1:
-            raise ValueError(f"cannot draw n={n} samples from a buffer of {size}")
+        if not (size := self._filled) or n < 1 or n % self.group:
+            groups = "" if self.group == 1 else f" in groups of {self.group}"
+            raise ValueError(f"cannot draw n={n} samples from a buffer of {len(self)}{groups}")
+        count = n // self.group
         if self._law is None:  # uniform
-            slots = torch.randint(size, (n,), generator=generator, device=self.device)
-            log_prob = torch.full((n,), -math.log(size), device=self.device)
+            slots = torch.randint(size, (count,), generator=generator, device=self.device)
+            log_prob = torch.full((count,), -math.log(size), device=self.device)
         else:
             self._update_law()
-            slots, log_prob = self._law.draw(n, size, generator)
-        return ReplayBatch(**{k: v[slots] for k, v in self._columns.items()}, log_prob=log_prob)
+            slots, log_prob = self._law.draw(count, size, generator)
+        drawn = {name: column[slots] for name, column in self._columns.items()}
+        shared = {"log_prob": log_prob - math.log(self.group)}
+        if "condition" in drawn:
+            shared["condition"] = drawn.pop("condition")
+        each = {name: value.flatten(0, 1) for name, value in drawn.items()}
+        return ReplayBatch(
+            **each, **{k: v.repeat_interleave(self.group, 0) for k, v in shared.items()}
+        )
 
     def state_dict(self) -> dict:
         """All that future draws depend on, as tensors and numbers; the used part of the ring."""
-        columns = {name: column[: len(self)].clone() for name, column in self._columns.items()}
+        columns = {name: column[: self._filled].clone() for name, column in self._columns.items()}
         law = vars(self._law).items() if self._law else ()
         law = {name: value.clone() for name, value in law if name not in ("key", "strength")}
         counts = {name: getattr(self, name) for name in ("_added", "_known", "_base", "_draws")}
@@ -136,14 +160,17 @@ class ReplayBuffer:
         vars(self).update(state["counts"])
         self._allocate(state["columns"])
         for name, column in state["columns"].items():
-            self._columns[name][: len(self)] = column
+            self._columns[name][: self._filled] = column
+        if self._law is not None:
+            every = slice(self._filled)
+            self._law.key[every] = self._key(every)
         for name, value in state["law"].items():
             setattr(self._law, name, value.to(self.device, copy=True))
 
     def _update_law(self) -> None:
         tail = self._added - self._base
-        if tail and (tail * TAIL > len(self) or self._draws >= self.settings["refresh"]):
-            self._law.rebuild(len(self))
+        if tail and (tail * TAIL > self._filled or self._draws >= self.settings["refresh"]):
+            self._law.rebuild(self._filled)
             self._base, self._draws = self._added, 0
         elif self._added > self._known:
             self._law.extend(self._slots(self._known))
@@ -151,18 +178,25 @@ class ReplayBuffer:
         self._draws += 1
 
     def _slots(self, start: int) -> Tensor:  # of the entries from number `start` on
-        return torch.arange(start, self._added, device=self.device) % self.capacity
+        return torch.arange(start, self._added, device=self.device) % self.slots
 
     def _allocate(self, names) -> None:
         if self._columns or not names:
             return
-        shapes = {name: (self.capacity, *self._shapes[name]) for name in names}
-        self._columns = {k: torch.empty(shape, device=self.device) for k, shape in shapes.items()}
-        kind = self.settings["priority"]
+        for name in names:
+            each = () if name == "condition" else (self.group,)
+            shape = (self.slots, *each, *self._shapes[name])
+            self._columns[name] = torch.empty(shape, device=self.device)
+        kind, key = self.settings["priority"], torch.empty(self.slots, device=self.device)
         if kind == "rank":
-            self._law = RankLaw(self._columns["log_reward"], self.settings["rank_weight"])
+            self._law = RankLaw(key, self.settings["rank_weight"])
         elif kind != "uniform":
-            self._law = PowerLaw(self._columns[f"log_{kind}"], self.settings["temper_ess"])
+            self._law = PowerLaw(key, self.settings["temper_ess"])
+
+    def _key(self, slots) -> Tensor:
+        """What the law goes by: log of a group's mean reward, or weight."""
+        name = "log_weight" if self.settings["priority"] == "weight" else "log_reward"
+        return self._columns[name][slots].logsumexp(1) - math.log(self.group)
 
     def _check(self, given: dict[str, Tensor]) -> None:
         wanted = set(self._columns) or set(self._shapes)
@@ -173,7 +207,9 @@ class ReplayBuffer:
             raise ValueError(f"buffer with priority={self.settings['priority']!r} {verb} {name}")
         for name, value in given.items():
             shape = (len(given["x"]), *self._shapes[name])
-            if value.shape != shape or not len(value):
-                raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
+            if value.shape != shape or not len(value) or len(value) % self.group:
+                groups = f", B a multiple of {self.group}" if self.group > 1 else ""
+                got = tuple(value.shape)
+                raise ValueError(f"{name} must have shape {shape}{groups}, got {got}")
             if name[:4] == "log_" and value.device.type == "cpu" and not value.isfinite().all():
                 raise ValueError(f"{name} is not finite: {int((~value.isfinite()).sum())} values")

@@ -35,6 +35,7 @@ def forward_rollout(
     differentiable: bool = False,
     forward_looking: bool = False,
     record: bool = False,
+    repeats: int = 1,
 ) -> Trajectory:
     """Generate `batch_size` trajectories of each run by P_F on the times t (T + 1,).
 
@@ -42,7 +43,8 @@ def forward_rollout(
     `exploration` is variance added per unit of the reference's own (per unit time, if pinned) to
     the sampling noise alone: the densities in log w stay those of P_F itself, which is what makes
     the trajectories off-policy. `record` keeps what `gradient` would have to compute again;
-    `differentiable` keeps the graph through states and energy, as reverse KL needs it.
+    `differentiable` keeps the graph through states and energy, as reverse KL needs it. Of the
+    conditions (S B, c) `repeats` neighbours each are the same, and are encoded once.
     """
     device, rows = policy.forward_net.state.weight.device, policy.runs * batch_size
     steps = t if isinstance(t, Steps) else process.steps(t, device)
@@ -55,7 +57,7 @@ def forward_rollout(
             ratio = torch.as_tensor(1 + exploration / sigma2, device=device)
             log_proposal = _proposal(noise, ratio)
         noise *= ((sigma2 + exploration) * steps.h).sqrt()[:, None, None]
-    term = ForwardTerm(policy, process, steps, condition)
+    term = ForwardTerm(policy, process, steps, condition, repeats)
     contexts, rooms = term.context().split(), [None] * len(steps)
     if record:
         rooms = term.rooms(rows)
@@ -113,17 +115,19 @@ def backward_rollout(
     forward_looking: bool = False,
     log_reward: Tensor | None = None,
     record: bool = False,
+    repeats: int = 1,
 ) -> Trajectory:
     """Destroy the points `x1` (S B, d) by P_B, and weigh the trajectories as if P_F had made them.
 
-    `log_reward` (S B,) spares the energy calls at `x1` where it is known; `record` as above.
+    `log_reward` (S B,) spares the energy calls at `x1` where it is known; `record` and
+    `repeats` as above.
     """
     steps, sigma2 = t if isinstance(t, Steps) else process.steps(t, x1.device), process.sigma2
     eps = normal((len(steps), *x1.shape), x1.device, generator)
     eps *= (sigma2 * steps.g).sqrt()[:, None, None]
     x, states, context = x1[None], [x1[None]], None
     if policy.backward_net is not None:
-        context = BackwardTerm(policy, process, steps, condition).context()
+        context = BackwardTerm(policy, process, steps, condition, repeats).context()
     for i in reversed(range(len(steps))):
         step, back = eps[i], x
         if context is not None and (i > 0 or not process.pinned):
@@ -136,7 +140,7 @@ def backward_rollout(
     score = None
     if policy.langevin is not None:
         score = _at_all(target.score, x[:-1], condition)
-    term = ForwardTerm(policy, process, steps, condition).at(x, score)
+    term = ForwardTerm(policy, process, steps, condition, repeats).at(x, score)
     return _trajectory(
         term, x, term.evaluate(record), target, forward_looking, record, log_reward=log_reward
     )
@@ -148,7 +152,7 @@ def _trajectory(
 ) -> Trajectory:  # fmt: skip
     """The record of the states x: what both rollouts still have to compute."""
     policy, process, steps, condition = term.policy, term.process, term.steps, term.condition
-    parts, terms = (policy, process, steps, condition), [term]
+    parts, terms = (policy, process, steps, condition, term.repeats), [term]
     end, calls = x[-1], 0 if term.score is None else term.score[..., 0].numel()
     if log_reward is None:
         # A copy, since a user's energy may change what it is given.
@@ -165,16 +169,17 @@ def _trajectory(
             log_r = _at_all(target.log_reward, x[1:-1], condition)
             inner, calls = steps.t[1:-1], calls + log_r.numel()
             flow = flow + inner[:, None] * (log_r - process.log_marginal(x[1:-1], inner))
+    log_z = _log_z(policy, x, condition, term.repeats)
     return Trajectory(
-        process, steps, x, log_reward, log_terminal, _log_z(policy, x, condition), ratio_pf,
-        ratio_pb, flow, term.score, condition, log_proposal, calls, terms=terms, runs=policy.runs,
+        process, steps, x, log_reward, log_terminal, log_z, ratio_pf, ratio_pb, flow, term.score,
+        condition, log_proposal, calls, term.repeats, policy.runs, terms,
     )  # fmt: skip
 
 
-def _log_z(policy: Policy, x: Tensor, condition: Tensor | None) -> Tensor:
+def _log_z(policy: Policy, x: Tensor, condition: Tensor | None, repeats: int) -> Tensor:
     """log Z_theta of each trajectory x (T + 1, S B, d): (S B,)."""
     if condition is not None:
-        return policy.log_z(condition)
+        return policy.log_z(condition, repeats)
     return policy.log_z().repeat_interleave(x.shape[1] // policy.runs)
 
 
@@ -196,7 +201,8 @@ def gradient(policy: Policy, trajectory: Trajectory, objective: Callable) -> Ten
     fields = {term.name: getattr(trajectory, term.name) for term in trajectory.terms}
     for leaf in fields.values():
         leaf.requires_grad_()
-    trajectory.log_z = _log_z(policy, trajectory.x, trajectory.condition)
+    condition, repeats = trajectory.condition, trajectory.repeats
+    trajectory.log_z = _log_z(policy, trajectory.x, condition, repeats)
     losses = torch.stack([objective(run) for run in trajectory.split()])
     losses.sum().backward()
     for term in trajectory.terms:

@@ -192,14 +192,16 @@ class GFNDiffusion:
             if x.ndim != 2 or x.shape[1] != self.target.dim:
                 raise ValueError(f"x has shape {tuple(x.shape)}, must be (B, {self.target.dim})")
             batch_size = len(x)
+        repeats = 1
         if condition is not None:
             dtype = torch.get_default_dtype()
             condition = torch.as_tensor(condition, dtype=dtype, device=self.device)
             if condition.ndim == 1:
-                condition = condition.expand(batch_size, -1)
+                condition, repeats = condition.expand(batch_size, -1), batch_size
         check_condition(self.target, range(batch_size), condition)
         grid = time_grid(self.config.steps if steps is None else steps, self.config.grid)
         options = {"generator": generator or self.generators["sample"], "condition": condition}
+        options["repeats"] = repeats
         return self.rollout(grid, batch_size, x, **options)
 
     def sample(

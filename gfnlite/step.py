@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from . import objectives
+from . import build, objectives
 from .local_search import mala
 from .process import Steps, time_grid
 from .rollout import gradient
@@ -74,18 +74,18 @@ def update(team: Team, kind: str, inputs: dict[str, Tensor]) -> tuple[Tensor, Tr
     Returns the losses (S,) and the batch. `inputs` is everything that changes from one step to the
     next: the grid's `Steps`, and, where there is any, exploration, condition, x and log_reward.
     """
-    config, inputs = team.config, dict(inputs)
+    config, inputs, repeats = team.config, dict(inputs), build.group(team.config, team.target)
     steps = Steps(*(inputs.pop(field.name) for field in dataclasses.fields(Steps)))
     name = config.objective
     if kind == "replayed":
         name = config.replay_objective or name
-        trajectory = team.rollout(steps, record=True, **inputs)
+        trajectory = team.rollout(steps, record=True, repeats=repeats, **inputs)
     else:
         path_wise = name == "reverse_kl"
         trajectory = team.rollout(
-            steps, config.batch_size, differentiable=path_wise, record=not path_wise, **inputs
-        )
-    trajectory.repeats = (config.repeats or 1) if team.target.condition_dim else None
+            steps, config.batch_size, differentiable=path_wise, record=not path_wise,
+            repeats=repeats, **inputs,
+        )  # fmt: skip
     # Reading a value makes a GPU wait, so there a bad batch is found at the next log instead.
     if team.device.type == "cpu":
         refuse_non_finite(trajectory, team.samplers)
@@ -131,9 +131,10 @@ def _conditions(team: Team) -> dict[str, Tensor]:
     config, target = team.config, team.target
     if not target.condition_dim:
         return {}
-    count = config.batch_size // (config.repeats or 1)
+    group = build.group(config, target)
+    count = config.batch_size // group
     drawn = torch.cat([target.sample_condition(count, g) for g in team.generators("train")])
-    return {"condition": drawn.to(team.device).repeat_interleave(config.repeats or 1, 0)}
+    return {"condition": drawn.to(team.device).repeat_interleave(group, 0)}
 
 
 @torch.no_grad()
@@ -152,15 +153,12 @@ def _remember(team: Team, trajectory: Trajectory) -> None:
 
 def _replayed(team: Team) -> dict[str, Tensor]:
     """The ends of a replayed batch, with all that was kept beside them."""
-    config = team.config
-    repeats = (config.repeats or 1) if team.target.condition_dim else 1
     kept = [
-        sampler.replayed.sample(config.batch_size // repeats, sampler.generators["train"])
+        sampler.replayed.sample(team.config.batch_size, sampler.generators["train"])
         for sampler in team.samplers
     ]
     names = ("x", "log_reward", *(("condition",) if team.target.condition_dim else ()))
-    parts = {name: torch.cat([getattr(batch, name) for batch in kept]) for name in names}
-    return {name: part.repeat_interleave(repeats, 0) for name, part in parts.items()}
+    return {name: torch.cat([getattr(batch, name) for batch in kept]) for name in names}
 
 
 def _search(sampler) -> None:

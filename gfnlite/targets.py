@@ -1,12 +1,14 @@
 """All targets, and the tasks by name: densities known up to their normaliser.
 
-What a target is stands in energy.py; the targets themselves in mixtures.py, funnels.py, wells.py
-and bayes.py; those made of callables in callables.py, of other targets in combine.py.
+What a target is stands in energy.py; the targets themselves in mixtures.py, funnels.py, wells.py,
+bayes.py, conditional.py and vae.py; those made of callables in callables.py, of other targets in
+combine.py.
 """
 
 from .bayes import LogGaussianCox, LogisticRegression, breast_cancer, finnish_pines
 from .callables import as_target
 from .combine import conditioned, tempered, weighted_sum
+from .conditional import LinearGaussian, ObservedMixture
 from .energy import ClosedForm, Target, check_condition, check_target
 from .funnels import Funnel, easy_funnel, funnel
 from .mixtures import (
@@ -21,6 +23,7 @@ from .mixtures import (
     rings,
     two_moons,
 )
+from .vae import VAEPosterior
 from .wells import ManyWell
 
 __all__ = [
@@ -28,12 +31,15 @@ __all__ = [
     "ClosedForm",
     "Funnel",
     "Gaussian",
+    "LinearGaussian",
     "LogGaussianCox",
     "LogisticRegression",
     "ManyWell",
+    "ObservedMixture",
     "Rings",
     "Target",
     "TwoMoons",
+    "VAEPosterior",
     "as_target",
     "breast_cancer",
     "check_condition",
@@ -64,6 +70,8 @@ _NAMED = {
     "rings": lambda: rings,
     "two_moons": lambda: two_moons,
     "logistic": breast_cancer,
+    "vae": VAEPosterior,
+    "vae_whitened": lambda: VAEPosterior(whitened=True),
 }
 
 

@@ -30,6 +30,7 @@ class Term(ABC):
         process: the reference process.
         steps: the time grid.
         condition: (S B, c) or None.
+        repeats: so many of its rows in a row are the same.
 
     Attributes:
         name: of the trajectory's field that the term is.
@@ -47,8 +48,11 @@ class Term(ABC):
     moved: Tensor | None = None
     first = 0
 
-    def __init__(self, policy: Policy, process, steps: Steps, condition: Tensor | None):
-        self.policy, self.process, self.steps, self.condition = policy, process, steps, condition
+    def __init__(
+        self, policy: Policy, process, steps: Steps, condition: Tensor | None, repeats: int = 1
+    ):
+        self.policy, self.process, self.steps = policy, process, steps
+        self.condition, self.repeats = condition, repeats
         # What the network computed, by the start of a chunk: pre-activations and values.
         self.kept: dict[int, Sequence[Tensor]] = {}
 
@@ -58,7 +62,8 @@ class Term(ABC):
 
     def context(self) -> Context:
         """What the network knows before it sees a state."""
-        return self.policy.context(self.net, self.t, self.length, self.condition)
+        parts = (self.t, self.length, self.condition, self.repeats)
+        return self.policy.context(self.net, *parts)
 
     def chunks(self, rows: int) -> list[slice]:
         """Ranges of transitions in the size that suits the device, for S B `rows`."""
@@ -143,9 +148,9 @@ class ForwardTerm(Term):
 
     name = "ratio_pf"
 
-    def __init__(self, policy, process, steps, condition):
-        super().__init__(policy, process, steps, condition)
-        self.net, self.t, self.length = policy.forward_net, steps.t[:-1], steps.h
+    def __init__(self, policy, *parts):
+        super().__init__(policy, *parts)
+        self.net, self.t, self.length = policy.forward_net, self.steps.t[:-1], self.steps.h
 
     def at(self, x: Tensor, score: Tensor | None, moved: Tensor | None = None) -> "ForwardTerm":
         """The same along trajectories x (T + 1, S B, d)."""
@@ -165,10 +170,10 @@ class BackwardTerm(Term):
 
     name = "ratio_pb"
 
-    def __init__(self, policy, process, steps, condition):
-        super().__init__(policy, process, steps, condition)
-        self.net, self.t, self.length = policy.backward_net, steps.t[1:], steps.g
-        self.first = int(process.pinned)
+    def __init__(self, policy, *parts):
+        super().__init__(policy, *parts)
+        self.net, self.t, self.length = policy.backward_net, self.steps.t[1:], self.steps.g
+        self.first = int(self.process.pinned)
 
     def at(self, x: Tensor) -> "BackwardTerm":
         """The same along trajectories x (T + 1, S B, d)."""
@@ -186,9 +191,9 @@ class FlowTerm(Term):
 
     name, first = "flow", 1
 
-    def __init__(self, policy, process, steps, condition):
-        super().__init__(policy, process, steps, condition)
-        self.net, self.t, self.length = policy.flow_net, steps.t[:-1], steps.h
+    def __init__(self, policy, *parts):
+        super().__init__(policy, *parts)
+        self.net, self.t, self.length = policy.flow_net, self.steps.t[:-1], self.steps.h
 
     def at(self, x: Tensor) -> "FlowTerm":
         """The same along trajectories x (T + 1, S B, d)."""

@@ -26,7 +26,7 @@ class Trajectory:
         flow: log F_theta over the reference's density at the inner times (T - 1, B), or None.
         score: of the target at x[:-1] (T, B, d), where the drift uses it, or None.
         condition: (B, c) or None.
-        repeats: how many neighbours in the batch share a condition.
+        repeats: so many neighbours in the batch share a condition.
         runs: S independent runs that lie side by side in the batch, B / S trajectories each.
         terms: the networks behind ratio_pf, ratio_pb and flow, for `rollout.gradient`.
         log_proposal: log-density of the noise that drew the trajectory over P_F's (B,): not 0 if
@@ -47,7 +47,7 @@ class Trajectory:
     condition: Tensor | None = None
     log_proposal: Tensor | float = 0.0
     energy_calls: int = 0
-    repeats: int | None = None
+    repeats: int = 1
     runs: int = 1
     terms: Sequence = ()
 

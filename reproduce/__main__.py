@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from . import experiments, report, runner
+from . import autoencoder, experiments, report, runner
 from .bench import schedule
 from .experiments import BadInput
 
@@ -164,6 +164,22 @@ def bench(only: list[str], threads: list[int], repeats: int | None, quick: bool)
         click.echo(f"failed: {part} with {count} thread{'s' * (count > 1)}", err=True)
     if failed:
         raise SystemExit(1)
+
+
+@main.command()
+@click.option("--binary", is_flag=True, help="Pixels 0 or 1, drawn with the grey values.")
+@click.option("--epochs", default=100, show_default=True, type=click.IntRange(1))
+def vae(binary: bool, epochs: int) -> None:
+    """Train the autoencoder that comes with gfnlite, and write its test ELBO.
+
+    Needs all of MNIST, which it fetches, and about ten minutes. Killed, it goes on from the last
+    epoch.
+    """
+    try:
+        entry = autoencoder.train(binary, epochs)
+    except FileNotFoundError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"test ELBO {entry['test_elbo']:.2f} ± {entry['test_elbo_se']:.2f}")
 
 
 def _collected() -> list[dict]:

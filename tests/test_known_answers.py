@@ -80,7 +80,7 @@ class Optimal(gl.policy.Policy):
         self.slope, self.shift = gain, self.m[1:] - gain * self.m[:-1]
         self.variance = off * (self.v[1:] - gain**2 * self.v[:-1])
 
-    def context(self, net, t, length, condition):
+    def context(self, net, t, length, condition, repeats):
         index = torch.searchsorted(self.grid.t, t - 1e-9)[:, None, None]
         return Context([net], index, None, None, length[:, None, None])
 
@@ -197,7 +197,7 @@ def rollout(sampler, objective, differentiable=False):
         options = {"differentiable": differentiable}
         options |= {} if objective == "reverse_kl" else {"exploration": 0.8}
         trajectory = sampler.rollout(t, 12, condition=condition, generator=generator, **options)
-    trajectory.repeats = 3 if condition is not None else None
+    trajectory.repeats = 3 if condition is not None else 1
     return trajectory
 
 
@@ -260,7 +260,7 @@ def plain_loss(objective, sampler, tr):
     if objective == "tb":
         return ((sampler.policy.log_z(tr.condition) - log_w) ** 2).mean() / 2
     if objective == "vargrad":
-        groups = log_w.view(-1, tr.repeats or len(log_w))
+        groups = log_w.view(-1, len(log_w) if tr.condition is None else tr.repeats)
         return groups.var(1, unbiased=False).mean() / 2
     if objective == "reverse_kl":
         return -log_w.mean()

@@ -278,6 +278,44 @@ def test_state_holds_the_used_part_only():
     assert len(empty) == 0
 
 
+@pytest.mark.parametrize("priority", ["uniform", "rank", "reward", "weight"])
+def test_groups_of_a_condition_are_kept_and_drawn_together(priority):
+    """As often as one sample of the group's mean reward, or weight, would be."""
+    generator = torch.Generator().manual_seed(0)
+    group, count, n = 3, 40, 60_000
+    x = torch.arange(group * count).float()[:, None]
+    log_reward = torch.randn(group * count, generator=generator)
+    condition = torch.arange(count).float().repeat_interleave(group)[:, None]
+    buffer = ReplayBuffer(group * count + 2, 1, 1, priority, rank_weight=0.3, group=group)
+    buffer.add(x, log_reward, log_reward, condition)
+    assert len(buffer) == group * count
+    drawn = buffer.sample(group * n, generator)
+    assert torch.equal(drawn.condition, condition[drawn.x[:, 0].long()])
+    assert torch.equal(drawn.log_reward, log_reward[drawn.x[:, 0].long()])
+    numbers = drawn.x.view(n, group).long()
+    assert (numbers[:, :1] + torch.arange(group) == numbers).all()
+    single = ReplayBuffer(count, 1, 1, priority, rank_weight=0.3)
+    mean = log_reward.view(count, group).logsumexp(1) - math.log(group)
+    single.add(x[::group], mean, mean, condition[::group])
+    shares = [
+        torch.bincount(kept.condition[::step, 0].long(), minlength=count) / n
+        for kept, step in ((drawn, group), (single.sample(n, generator), 1))
+    ]
+    tolerance = 5 * (2 * shares[0].clamp(min=1e-3) / n).sqrt()
+    assert ((shares[0] - shares[1]).abs() < tolerance).all()
+    torch.testing.assert_close(  # each of the group has its part of the probability
+        drawn.log_prob[::group].exp().mean() * group, (shares[0] ** 2).sum(), rtol=0.05, atol=0
+    )
+
+    later = ReplayBuffer(group * count + 2, 1, 1, priority, rank_weight=0.3, group=group)
+    later.load_state_dict(buffer.state_dict())
+    states = [torch.Generator().manual_seed(1) for _ in range(2)]
+    assert torch.equal(buffer.sample(30, states[0]).x, later.sample(30, states[1]).x)
+    buffer.add(x[:6], log_reward[:6], log_reward[:6], condition[:6])  # overwrites whole groups
+    drawn = buffer.sample(3000, generator)
+    assert torch.equal(drawn.condition, condition[drawn.x[:, 0].long()])
+
+
 def test_weights_and_conditions_are_optional():
     buffer = ReplayBuffer(10, 2)
     buffer.add(torch.zeros(4, 2), torch.zeros(4))
@@ -287,7 +325,9 @@ def test_weights_and_conditions_are_optional():
 
 @pytest.mark.parametrize("settings, message", [
     ({"capacity": 0}, "capacity=0"), ({"capacity": 1.5}, "capacity=1.5"), ({"dim": 0}, "dim=0"),
-    ({"condition_dim": -1}, "condition_dim=-1"), ({"priority": "best"}, "'best' is unknown"),
+    ({"condition_dim": -1}, "condition_dim=-1"), ({"group": 0}, "group=0"),
+    ({"group": 11}, "capacity=10 must be at least group=11"),
+    ({"priority": "best"}, "'best' is unknown"),
     ({"rank_weight": 0}, "rank_weight=0"), ({"temper_ess": 1.5}, "temper_ess=1.5"),
     ({"refresh": 0}, "refresh=0"),
 ])  # fmt: skip
