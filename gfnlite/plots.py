@@ -11,7 +11,10 @@ from torch import Tensor
 
 from .targets import Target
 
-__all__ = ["density", "history", "log_weights", "mode_weights", "samples", "style", "trajectories"]
+__all__ = [
+    "density", "history", "images", "log_weights", "mode_weights", "rank_histogram", "samples",
+    "style", "trajectories",
+]  # fmt: skip
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 
@@ -155,5 +158,33 @@ def mode_weights(weights: Sequence[float], mass: Tensor, ax=None):
     ax.axhline(1, color="black", linewidth=0.8, linestyle="--", label="exact mass")
     ax.axhline(0.2, color=GREY, linewidth=0.8, linestyle=":", label="counted as found")
     ax.set(xlabel="modes, most sampled first", ylabel="weight / exact mass", xticks=[])
+    ax.legend()
+    return ax
+
+
+def images(x: Tensor, ax=None, columns: int = 10):
+    """Square pictures x (N, pixels) with values in [0, 1], row by row, dark on white."""
+    side = round(x.shape[1] ** 0.5)
+    rows = -(-len(x) // columns)
+    sheet = x.new_zeros(rows * columns, side, side)
+    sheet[: len(x)] = x.view(-1, side, side)
+    sheet = sheet.view(rows, columns, side, side).transpose(1, 2).reshape(rows * side, -1)
+    ax = _axes(ax, (0.55 * columns, 0.55 * rows))
+    ax.imshow(sheet.cpu(), cmap="gray_r", vmin=0, vmax=1)
+    ax.axis("off")
+    return ax
+
+
+def rank_histogram(ranks: Tensor, draws: int, ax=None, bins: int = 16):
+    """How often each rank (n,) in 0..draws comes, with the band that 95% of right bars are in."""
+    from scipy.stats import binom
+
+    ax = _axes(ax)
+    n, width = len(ranks), (draws + 1) / bins
+    low, high = binom.interval(0.95, n, 1 / bins)
+    ax.axhspan(low, high, color=GREY, alpha=0.25, linewidth=0, label="95% of right samplers")
+    counts = torch.histc(ranks.float().cpu(), bins, -0.5, draws + 0.5)
+    ax.bar((torch.arange(bins) + 0.5) * width - 0.5, counts, 0.9 * width, color=BLUE)
+    ax.set(xlabel="rank of an exact draw among the sampler's", ylabel="draws")
     ax.legend()
     return ax

@@ -82,6 +82,7 @@ def _papermill(run: Run) -> None:
     temporary = run.folder / ".notebook.ipynb"
     parameters = {"task": run.task, "method": run.method, "profile": run.profile}
     parameters |= {"seeds": list(run.seeds), "out_dir": str(run.folder)} | dict(run.overrides)
+    os.environ["GFNLITE_STATIC"] = "1"  # nobody moves a slider
     notebook = jupytext.read(NOTEBOOKS / f"{run.notebook}.py")
     try:
         papermill.execute_notebook(

@@ -40,6 +40,7 @@ def configure(app, config):
         if old != current:
             shutil.rmtree(old)
     config.nb_execution_cache_path = str(current)
+    os.environ["GFNLITE_STATIC"] = "1"  # sliders of a page have no kernel
     if profile == "smoke":
         config.html_theme_options["announcement"] = SMOKE
 
