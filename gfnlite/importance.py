@@ -33,7 +33,12 @@ class Truth:
     error: Tensor
     ess: Tensor
     samples: Tensor
-    energy_calls: int
+    energy_calls: int = 0
+
+    def __getitem__(self, which: slice) -> "Truth":
+        """The truth of some of the posteriors."""
+        parts = (self.log_z, self.error, self.ess, self.samples)
+        return Truth(*(part[which] for part in parts))
 
 
 @torch.no_grad()

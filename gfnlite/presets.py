@@ -14,6 +14,8 @@ TASKS = {
     "funnel": {"sigma2": 1.0, "exploration": 4.0},
     "easy_funnel": {"sigma2": 1.0, "exploration": 1.0},
     "lgcp": {"sigma2": 5.0, "exploration": 1.0},
+    "vae": {"sigma2": 5.0, "exploration": 1.0, "repeats": 10},  # sigma2: the paper's code
+    "vae_whitened": {"sigma2": 1.0, "exploration": 0.0, "repeats": 10},
 }
 
 BASES = {
@@ -46,7 +48,7 @@ METHODS = {
         "PIS", "PIS+LP", "TB", "TB+Expl", "VarGrad", "VarGrad+Expl", "FL-SubTB", "FL-SubTB+LP",
         "TB+Expl+LS", "TB+Expl+LP", "TB+Expl+LP+LS", "VarGrad+Expl+LS", "VarGrad+Expl+LP",
         "VarGrad+Expl+LP+LS",
-        "TB+Expl+LV", "MLE+LV", "MLE+LP+LV",
+        "TB+Expl+LV", "MLE+LV", "MLE+LP+LV", "TB+LP+LV", "VarGrad+LP+LV",
     )
 }  # fmt: skip
 # Any of them may end in this: it trains on few random steps first (in quick all of them do).
@@ -68,13 +70,26 @@ EXCEPTIONS = {
         "LS": {"replay_capacity": 2000, "ls_steps": 20, "ls_burn_in": 10},
         "MLE": {"prefill": 200},
         "Few": {"coarse_steps": 5},  # of 10
+        "vae": {"batch_size": 60},  # a multiple of its repeats
+        "vae_whitened": {"batch_size": 60},
     },
     "quick": {
         "9gmm": {"iterations": 2000},
+        # with learned variances 20 steps do, and most of the time is the decoder's
+        "vae_whitened": {
+            "steps": 20,
+            "coarse_steps": None,
+            "iterations": 1000,
+            "lr": 2e-3,
+            "hidden": 128,
+        },
         # also from few_steps.json: in the time of 4000 with 80% on few steps
         "MLE": {"lr": 6e-3, "coarse_fraction": 0.95, "iterations": 6000},
     },
-    "full": {"LP": {"iterations": 10_000}},
+    "full": {
+        "LP": {"iterations": 10_000},
+        "vae": {"replay_capacity": 90_000, "ls_steps": 500, "ls_burn_in": 200},
+    },
 }
 
 

@@ -4,12 +4,14 @@ import io
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .cpu import large_matmuls
 from .energy import LOG_2PI, ClosedForm
 from .files import write_bytes
 from .mnist import mnist
@@ -208,9 +210,8 @@ class VAEPosterior(ClosedForm):
     def __init__(
         self, vae: VAE | None = None, images: Tensor | None = None, whitened: bool = False
     ):
-        own = vae is not None or images is not None
+        self.whitened, self.name = whitened, "vae" if vae is None else "custom vae"
         self.vae = pretrained() if vae is None else vae
-        self.whitened, self.name = whitened, "custom vae" if own else "vae"
         self.name += "_whitened" if whitened else ""
         self.dim, self.condition_dim = self.vae.latent, self.vae.pixels
         if images is not None:
@@ -229,6 +230,13 @@ class VAEPosterior(ClosedForm):
         """z for states x (B, d) given images (B, pixels): x itself unless `whitened`."""
         return self._frame(x, condition)[0]
 
+    def state(self, z: Tensor, condition: Tensor) -> Tensor:
+        """The states x that `latent` makes z (B, d) of: its inverse."""
+        if not self.whitened:
+            return z
+        mean, std = self.vae.encode(condition)
+        return (z - mean) / std
+
     def _frame(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | float, Tensor | float]:
         """z, its slope in x, and the log volume of that."""
         if not self.whitened:
@@ -237,17 +245,21 @@ class VAEPosterior(ClosedForm):
         return mean + std * x, std, std.log().sum(-1)
 
     def _closed_form(self, x, condition):
-        z, slope, log_volume = self._frame(x, condition)
         first, _, last = self.vae.decoder
-        h = first(z).relu()
-        raw = last(h)
+        # a row of these products is as much work as many rows of a sampler's
+        products = partial(large_matmuls, len(x) * first.out_features // 64, x.device)
+        with products():
+            z, slope, log_volume = self._frame(x, condition)
+            h = first(z).relu()
+            raw = last(h)
         logits = raw.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         log_prior = -0.5 * (z.square().sum(-1) + self.dim * LOG_2PI)
         log_r = log_prior + log_likelihood(logits, condition) + log_volume
 
         def score():
             g = (condition - logits.sigmoid()) * (raw.abs() < LOGIT_LIMIT)
-            return ((g @ last.weight * (h > 0)) @ first.weight - z) * slope
+            with products():
+                return ((g @ last.weight * (h > 0)) @ first.weight - z) * slope
 
         return log_r, score
 

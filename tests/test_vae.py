@@ -76,7 +76,8 @@ def test_whitening_changes_the_variable_and_nothing_else(small, images, generato
     torch.testing.assert_close(z, mean + std * e)
     volume = std.log().sum(-1)
     torch.testing.assert_close(white.log_reward(e, images), plain.log_reward(z, images) + volume)
-    assert torch.equal(plain.latent(z, images), z)
+    assert torch.equal(plain.latent(z, images), z) and plain.state(z, images) is z
+    torch.testing.assert_close(white.state(z, images), e)
 
 
 def test_an_untrained_sampler_in_the_encoders_coordinates_is_as_good_as_the_encoder(small, images):
