@@ -18,9 +18,11 @@ from .diagnosis import diagnose
 from .distances import w2
 from .ensemble import Ensemble
 from .files import write_json
+from .interactive import explore
 from .local_search import mala
 from .metrics import Evaluation, elbo, ess, eubo, log_z_is, modes_found
 from .pilot import suggest_scale
+from .posterior import PosteriorEvaluation, evaluate_posteriors
 from .presets import METHODS, PROFILES, TASKS, preset
 from .process import time_grid
 from .replay import ReplayBuffer
@@ -38,6 +40,7 @@ from .targets import (
     weighted_sum,
 )
 from .trajectory import Trajectory
+from .vae import VAEPosterior, vae_energy
 
 __version__ = version("gfnlite")
 
@@ -54,13 +57,17 @@ __all__ = [
     "ReplayBuffer",
     "TASKS",
     "Target",
+    "PosteriorEvaluation",
     "Trajectory",
+    "VAEPosterior",
     "callbacks",
     "diagnose",
     "distances",
     "elbo",
     "ess",
     "eubo",
+    "evaluate_posteriors",
+    "explore",
     "gmm25",
     "gmm40",
     "gmm9",
@@ -78,6 +85,7 @@ __all__ = [
     "targets",
     "tempered",
     "time_grid",
+    "vae_energy",
     "w2",
     "weighted_sum",
     "write_json",

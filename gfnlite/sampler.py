@@ -104,8 +104,7 @@ class GFNDiffusion:
     ) -> "GFNDiffusion | Ensemble":
         """Train, by default for what is left of `config.iterations`; call again to go on.
 
-        Past `config.iterations` the schedules stretch to the new end: the learning rate rises
-        again, to fall to 0 there.
+        Past `config.iterations` the schedules stretch: the learning rate rises, to fall again.
 
         Args:
             iterations: number of steps to take now.
@@ -117,8 +116,7 @@ class GFNDiffusion:
             seed: start over with this seed; None goes on.
             seeds: train new samplers with these seeds (a number S: 0 to S - 1) as one program, and
                 return them as an `Ensemble`; this sampler stays as it is.
-            compile: compile the gradient (a minute, once), and on a GPU capture the whole step as a
-                CUDA graph. Same results up to rounding.
+            compile: compile the gradient (a minute, once); on a GPU the step is a CUDA graph.
 
         Raises:
             ValueError: for a bad number of iterations, seed, device or callback, or if the

@@ -257,9 +257,11 @@ class VAEPosterior(ClosedForm):
         log_r = log_prior + log_likelihood(logits, condition) + log_volume
 
         def score():
-            g = (condition - logits.sigmoid()) * (raw.abs() < LOGIT_LIMIT)
+            g = condition - logits.sigmoid()
+            g = torch.ops.aten.hardtanh_backward(g, raw, -LOGIT_LIMIT, LOGIT_LIMIT)
             with products():
-                return ((g @ last.weight * (h > 0)) @ first.weight - z) * slope
+                g = torch.ops.aten.threshold_backward(g @ last.weight, h, 0)
+                return (g @ first.weight - z) * slope
 
         return log_r, score
 

@@ -275,8 +275,8 @@ ensemble = gl.Ensemble(posterior, config=config, seeds=seeds, device="cpu")
 ensemble.fit(folder=out_dir)
 sampler = ensemble[0]
 print(
-    f"{sampler.iteration:,} iterations of {config.batch_size} trajectories, "
-    f"{sampler.seconds:.0f} s and {sampler.energy_calls:,} energy calls a seed"
+    f"{sampler.iteration:,} iterations, {sampler.seconds:.0f} s "
+    f"and {sampler.energy_calls:,} energy calls a seed"
 )
 
 # %% [markdown]
@@ -356,17 +356,19 @@ worst = {
     for digit in held_out.labels.unique()
 }
 drawn = {
-    digit: sampler.sample(400, condition=images[i])
+    digit: posterior.latent(
+        sampler.sample(400, condition=images[i]), images[i]
+    )
     for digit, i in worst.items()
 }
+white = VAEPosterior(vae, whitened=True)  # for its coordinates
 
 
 def posterior_of(digit):
-    """The worst encoded image of a digit, and its posterior in two coordinates of e."""
+    """A digit's worst encoded image and its posterior, two coordinates."""
     i = worst[digit]
-    image, e = images[i : i + 1], drawn[digit]
-    z = posterior.latent(e, image.expand(len(e), -1))
-    right = exact[i] if posterior.whitened else exact_e[i]
+    image, z = images[i : i + 1], drawn[digit]
+    e, right = (white.state(v, image) for v in (z, exact_z[i]))
     spread = (
         right.mean(0).square() + (right.std(0).log()).square()
     ).argsort()
@@ -404,7 +406,7 @@ gl.explore(posterior_of, posterior_in_words, digit=sorted(worst))
 rows = []
 for digit in (2, 4, 5, 7, 9):
     image = images[worst[digit]][None]
-    z = posterior.latent(drawn[digit], image.expand(400, -1))
+    z = drawn[digit]
     _, size, direction = torch.linalg.svd(
         z - z.mean(0), full_matrices=False
     )
@@ -460,9 +462,10 @@ ceiling = importance_bound(log_z[None].double(), len(log_z)).item()
 Markdown(
     f"Pooled, our sampler has {pooled:.2f} and the paper's best has "
     f"{row['mean']:.2f} (its own autoencoder). The *true* posteriors would "
-    f"have {ceiling:.2f}: the log Z of the easiest image, {easiest:.2f}, less "
-    f"log 100. The mean of log Z(x) is {log_z.mean():.2f}. A sampler that is "
-    "right on one image and useless on the other 99 has the same pooled number."
+    f"have {ceiling:.2f}: the log Z of the easiest image, {easiest:.2f}, "
+    f"less log 100. The mean of log Z(x) is {log_z.mean():.2f}. A sampler "
+    "that is right on one image and useless on the other 99 has nearly the "
+    "same pooled number."
 )
 
 # %% [markdown]

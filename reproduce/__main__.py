@@ -142,6 +142,7 @@ def bench(only: list[str], threads: list[int], repeats: int | None, quick: bool)
 
     \b
       steps    a training step of each kind, plain and ours
+      vae      the same for the posterior of an autoencoder
       ideas    from the plain step to ours, one idea at a time
       scaling  steps, batch, dimension, width, samples in the buffer
       seeds    five seeds one by one, and as one program

@@ -15,7 +15,8 @@ from .sizes import FULL, SMALL, Sizes
 __all__ = ["PARTS", "execute", "folder", "jobs"]
 
 PARTS = (
-    "steps", "ideas", "scaling", "seeds", "floor", "memory", "profile", "dead_ends", "quality",
+    "steps", "vae", "ideas", "scaling", "seeds", "floor", "memory", "profile", "dead_ends",
+    "quality",
 )  # fmt: skip
 ONE_THREAD = ("memory", "profile", "dead_ends", "quality")  # whatever was asked for
 

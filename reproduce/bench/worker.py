@@ -15,7 +15,7 @@ import torch
 
 import gfnlite as gl
 
-from . import dead_ends, floor, memory, profile, quality, scaling, seeds, steps, waterfall
+from . import dead_ends, floor, memory, profile, quality, scaling, seeds, steps, vae, waterfall
 from .measure import Progress, clock_name
 from .sizes import Sizes
 
@@ -23,6 +23,7 @@ __all__ = ["PARTS", "lines", "run", "save"]
 
 PARTS = {
     "steps": steps.measure,
+    "vae": vae.measure,
     "ideas": waterfall.measure,
     "scaling": scaling.measure,
     "seeds": seeds.measure,

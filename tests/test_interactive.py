@@ -6,7 +6,7 @@ import re
 import matplotlib.pyplot as plt
 import pytest
 
-from gfnlite.explore import explore
+from gfnlite.interactive import explore
 
 
 def line(slope=1, colour="blue"):
@@ -63,6 +63,6 @@ def test_bad_axes_are_one_clear_error(axes, message, monkeypatch):
 
 def test_a_page_stays_small(monkeypatch):
     monkeypatch.setenv("GFNLITE_STATIC", "1")
-    monkeypatch.setattr("gfnlite.explore.BYTES", 1000)
+    monkeypatch.setattr("gfnlite.interactive.BYTES", 1000)
     with pytest.raises(ValueError, match="are more than the 1,000 of a page"):
         explore(line, "a line", slope=[1])
