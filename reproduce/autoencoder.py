@@ -6,17 +6,17 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 import gfnlite as gl
 from gfnlite.files import write_bytes
-from gfnlite.importance import adaptive_importance_sampling
+from gfnlite.importance import Truth, adaptive_importance_sampling
 from gfnlite.mnist import mnist
 from gfnlite.vae import VAE, VAEPosterior, pretrained
 
 from .experiments import ROOT, RUNS
 
-__all__ = ["RESULT", "TRUTH", "train", "truth"]
+__all__ = ["RESULT", "TRUTH", "load_truth", "train", "truth"]
 
 RESULT = ROOT / "reproduce" / "results" / "vae" / "autoencoder.json"
 TRUTH = RESULT.with_name("truth.json")
@@ -58,6 +58,21 @@ def train(binary: bool, epochs: int) -> dict:
     return entry
 
 
+def load_truth(target: VAEPosterior, split: str) -> Truth:
+    """What `truth` found of a set of images, in the coordinates of the target.
+
+    Raises:
+        ValueError: if it was found with other weights than those that are shipped.
+    """
+    images, known = mnist(split), json.loads(TRUTH.read_text())
+    if known["weights_sha256"] != _digest():
+        raise ValueError(f"{TRUTH} is of other weights: python -m reproduce vae --truth")
+    found = known["sets"][images.name]
+    samples = load_file(TRUTH.with_suffix(".safetensors"))[images.name].float()
+    parts = [torch.tensor(found[name]) for name in ("log_z", "error", "ess")]
+    return Truth(*parts, target.state(samples, images.images[:, None]))
+
+
 def truth() -> dict:
     """log p(x) of the evaluation images, by adaptive importance sampling, written with some draws.
 
@@ -80,8 +95,12 @@ def truth() -> dict:
             "energy_calls": known.energy_calls,
         }
         draws[images.name] = known.samples.half()
-    weights = (Path(gl.__file__).with_name("data") / "vae.safetensors").read_bytes()
-    entry = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "sets": found}
+    entry = {"weights_sha256": _digest(), "sets": found}
     write_bytes(TRUTH.with_suffix(".safetensors"), save(draws))
     gl.write_json(TRUTH, entry)
     return entry
+
+
+def _digest() -> str:
+    weights = Path(gl.__file__).with_name("data") / "vae.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest()
