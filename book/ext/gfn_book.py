@@ -16,7 +16,7 @@ PROFILES = ("smoke", "quick", "full")
 # A page shows what these say; the cache of executed notebooks itself looks at their cells only.
 SHOWN = (
     "gfnlite/*.py", "reproduce/results/*.json", "reproduce/results/local/*.json",
-    "reproduce/results/bench/*.json",
+    "reproduce/results/bench/*.json", "reproduce/results/vae/*.json",
 )  # fmt: skip
 SMOKE = (
     "This copy was built in the smoke profile: seconds of training, so that its figures show only "
