@@ -110,7 +110,7 @@ posterior = VAEPosterior(
     images=train.images, whitened=task == "vae_whitened"
 )
 vae, images = posterior.vae, held_out.images
-print(f"training on {train}, evaluating on {held_out}")
+print(f"to train on: {train}\nto evaluate on: {held_out}")
 
 shown = images[:20]
 decoded = vae.decode(vae.encode(shown)[0])

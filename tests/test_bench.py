@@ -492,7 +492,7 @@ def commanded(monkeypatch, *words):
 
 
 BAD = {
-    "part": (["--only", "steps,stepz"], "--only stepz: no such part; allowed: steps, ideas"),
+    "part": (["--only", "steps,stepz"], "--only stepz: no such part; allowed: steps, vae, ideas"),
     "threads": (["--threads", "0"], "--threads 0: must be from 1 to"),
     "too many": (["--threads", "1", "4096"], "--threads 4096: must be from 1 to"),
     "text": (["--threads", "two"], "'two' is not a valid integer"),

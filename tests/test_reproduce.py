@@ -93,7 +93,8 @@ def test_the_real_experiments_load_and_are_presets():
     for profile in gl.PROFILES:
         for run in experiments.load(profile):
             assert run.config == gl.preset(run.task, run.method, profile)
-    assert [run.method for run in experiments.load("full")] == ["TB", "TB+Expl"]
+    full = [run.method for run in experiments.load("full")]
+    assert full == ["TB", "TB+Expl", "VarGrad+LP+LV+Few"]
     assert experiments.load("full")[0].seeds == (0, 1, 2, 3, 4)
 
 
