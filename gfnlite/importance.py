@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .combine import conditioned
 from .config import integer
+from .metrics import STATISTICS
 from .smc import annealed_smc
 from .targets import Target, check_condition
 from .trajectory import importance_resample
@@ -92,10 +93,10 @@ def adaptive_importance_sampling(
             x, log_w = proposal.draw(one, adapted, generator)
             proposal = _StudentT(x, _tempered(log_w, least=10 * target.dim))
         x, log_w = proposal.draw(one, n, generator)
-        ess = (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp() / n
+        ess = STATISTICS["ess"](log_w)
         error = ((1 / ess - 1) / n).sqrt()
         samples = importance_resample(x, log_w, kept, generator)
-        found.append((log_w.logsumexp(0) - math.log(n), error, ess, samples))
+        found.append((STATISTICS["log_z_is"](log_w), error, ess, samples))
         calls += start.energy_calls + rounds * adapted + n
     return Truth(*map(torch.stack, zip(*found, strict=True)), energy_calls=calls)
 

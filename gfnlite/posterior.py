@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from .ensemble import half_width
-from .evaluation import batches
+from .evaluation import BATCH, batches
 from .importance import Truth
+from .metrics import STATISTICS
 from .targets import check_condition
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def log_weights_each(
     if ends is not None:
         n = ends.shape[1]
     # as many conditions at a time as fit into memory, and for many samples less than one
-    most = batches(sampler, 10**9, steps)[0]
+    most = batches(sampler, BATCH, steps)[0]
     each, together = min(n, most), max(1, most // n)
     log_w, x = [], []
     for rows in torch.arange(count).split(together):
@@ -198,7 +199,7 @@ def evaluate_posteriors(
     values = {"elbo": log_w.mean(1)}
     values |= {f"bound_{size}": importance_bound(log_w, size) for size in k}
     values["log_z_is"] = importance_bound(log_w, n)
-    values["ess"] = (2 * log_w.logsumexp(1) - (2 * log_w).logsumexp(1)).exp() / n
+    values["ess"] = STATISTICS["ess"](log_w)
     log_z = ends = None
     if truth is not None:
         log_z, ends = truth.log_z, truth.samples

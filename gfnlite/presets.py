@@ -75,7 +75,7 @@ EXCEPTIONS = {
     },
     "quick": {
         "9gmm": {"iterations": 2000},
-        # with learned variances 20 steps do; nearly all of the time is the decoder's
+        # 20 steps are as good as more (results/bench/few_steps.json); the time is the decoder's
         "vae_whitened": {
             "steps": 20,
             "coarse_steps": 10,
@@ -100,8 +100,10 @@ EXCEPTIONS = {
 }
 
 
-def preset(task: str, method: str, profile: str) -> Config:
+def preset(task: str, method: str, profile: str, **changes) -> Config:
     """The settings of one cell of the paper's tables: later tables win (task, profile, method).
+
+    `changes` are settings that win over all of these, where they are not None.
 
     `method` is one of `METHODS`, or one followed by "+Few": the same, but trained on few random
     steps first (`coarse_steps` and `coarse_fraction`, and nothing else, are other than without;
@@ -126,7 +128,8 @@ def preset(task: str, method: str, profile: str) -> Config:
         settings["exploration"] = 0.0
     for name in (task, *parts):
         settings |= EXCEPTIONS[profile].get(name, {})
-    return Config(**settings)
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return Config(**settings).replace(**changes)
 
 
 def default_preset(task: str) -> Config:

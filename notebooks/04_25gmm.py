@@ -77,9 +77,7 @@ changes = {
     "lr": lr,
     "hidden": hidden,
 }
-config = gl.preset(task, method, profile).replace(
-    **{name: value for name, value in changes.items() if value is not None}
-)
+config = gl.preset(task, method, profile, **changes)
 target = gl.named_target(task)
 print(f"{task}, {method}, profile {profile}, seeds {seeds}")
 

@@ -91,3 +91,11 @@ def test_choices_that_do_not_clash_are_taken():
     gl.Config(objective="subtb", forward_looking=True, replay_ratio=0.5, ls_every=5)
     gl.Config(replay_ratio=1.0, prefill=100, replay_objective="mle")
     gl.Config(objective="vargrad", repeats=5)
+
+
+def test_changes_of_a_preset_win_and_none_is_no_change():
+    plain = gl.preset("vae_whitened", "VarGrad+LP+LV", "quick")
+    changed = gl.preset("vae_whitened", "VarGrad+LP+LV", "quick", steps=7, lr=None)
+    assert changed == plain.replace(steps=7) != plain
+    with pytest.raises(ValueError, match="unknown setting 'step'"):
+        gl.preset("25gmm", "TB", "quick", step=3)
