@@ -186,5 +186,6 @@ def rank_histogram(ranks: Tensor, draws: int, ax=None, bins: int = 16):
     counts = torch.histc(ranks.float().cpu(), bins, -0.5, draws + 0.5)
     ax.bar((torch.arange(bins) + 0.5) * width - 0.5, counts, 0.9 * width, color=BLUE)
     ax.set(xlabel="rank of an exact draw among the sampler's", ylabel="draws")
+    ax.set_ylim(top=1.25 * max(high, counts.max().item()))  # room for the legend
     ax.legend()
     return ax
