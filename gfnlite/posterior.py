@@ -167,10 +167,10 @@ class PosteriorEvaluation(dict):
         n = len(next(iter(self.values())))
         body = "".join(
             f"<tr><th style='text-align:left'>{a}</th><td style='text-align:right'>{b}</td>"
-            f"<td style='text-align:right'>{c}</td></tr>"
+            f"<td style='text-align:right;white-space:nowrap'>{c}</td></tr>"
             for a, b, c in self.rows()
         )
-        head = f"<caption>Mean over {n} conditions, with its 95% interval</caption>"
+        head = f"<caption style='color:inherit'>Mean over {n} conditions, with its 95% interval</caption>"
         return f"<table>{head}{body}</table>"
 
 

@@ -566,7 +566,7 @@ for ax, task in zip(axes, panels, strict=True):
             linewidth=1,
             label="100 only" if steps is None else f"{steps} first",
         )
-    plain_log(ax, "y", (0.3, 0.5, 1, 2, 3, 5, 10, 20))
+    plain_log(ax, "y", (0.3, 0.5, 1, 2, 3, 4, 5, 6, 10, 20))
     ax.set_xlim(left=0)
     ax.set_xlabel("CPU seconds a seed")
     same = [
