@@ -170,8 +170,8 @@ class PosteriorEvaluation(dict):
             f"<td style='text-align:right;white-space:nowrap'>{c}</td></tr>"
             for a, b, c in self.rows()
         )
-        head = f"<caption style='color:inherit'>Mean over {n} conditions, with its 95% interval</caption>"
-        return f"<table>{head}{body}</table>"
+        head = f"Mean over {n} conditions, with its 95% interval"
+        return f"<table><caption style='color:inherit'>{head}</caption>{body}</table>"
 
 
 @torch.no_grad()
