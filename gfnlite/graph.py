@@ -1,6 +1,7 @@
 """A training step as one CUDA graph: launched at once, with no Python between its kernels."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ class Captured:
 
     def _aside(self, inputs: Mapping[str, Tensor]):
         """A call on a stream of its own, as CUDA asks for before a capture."""
-        stream, here = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream, here = _side(), torch.cuda.current_stream()
         stream.wait_stream(here)
         with torch.cuda.stream(stream):
             outputs = self.function(inputs)
@@ -60,7 +61,7 @@ class Captured:
         for generator in self.generators:
             graph.register_generator_state(generator)
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=_side()):
                 self.outputs = self.function(self.inputs)
         except RuntimeError as error:
             raise RuntimeError(
@@ -69,3 +70,9 @@ class Captured:
                 f"[{error}]"
             ) from error
         self.graph = graph
+
+
+@cache
+def _side() -> torch.cuda.Stream:
+    """The one stream of all warm-ups and captures: autograd remembers where it has been."""
+    return torch.cuda.Stream()

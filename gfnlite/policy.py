@@ -127,8 +127,7 @@ class Policy(nn.Module):
             raise ValueError(
                 "compile=True needs a C++ compiler here (g++, clang++ or cl); none found"
             )
-        self.pull = torch.compile(pull, dynamic=False) if compiled else pull
-        self.evaluate = torch.compile(evaluate, dynamic=False) if compiled and on_gpu else evaluate
+        self.pull = torch.compile(pull, dynamic=False) if compiled and not on_gpu else pull
 
     def log_z(self, condition: Tensor | None = None, repeats: int = 1) -> Tensor:
         """log Z_theta of each run (S,), or of each condition (S B, c) -> (S B,)."""

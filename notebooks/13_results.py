@@ -193,14 +193,18 @@ table(BEHIND, [behind(row) for row in ran], words=(0,))
 
 # %% [markdown]
 # Modes are listed seed by seed. Each row comes from this run folder and commit (or commits, if its
-# seeds were run at different times), and took so many seconds of training a seed, on one core:
+# seeds were run at different times), and took so many seconds of training a seed, on one core or
+# on the GPU that is named. All seeds of a row were trained together, and the rows of a GPU side by
+# side, so that one of them alone would take less:
 
 # %% tags=["hide-input"]
 sources = []
 for row in ran:
     seconds = f"{row['metrics']['seconds']['mean']:.0f}"
-    sources.append([", ".join(row["runs"]), commits(row), seconds])
-table(["run", "commit", "seconds"], sources, words=(0, 1))
+    sources.append(
+        [", ".join(row["runs"]), commits(row), row["device"], seconds]
+    )
+table(["run", "commit", "device", "seconds"], sources, words=(0, 1, 2))
 
 # %% [markdown]
 # ## Runs on this machine

@@ -152,6 +152,7 @@ def bench(only: list[str], threads: list[int], repeats: int | None, quick: bool)
       dead_ends  ideas that did not pay
       quality  seconds until a sampler is good: the baseline gets 20 times our time, which takes
                most of an hour; killed, it goes on from where it was
+      gpu      the steps again on a GPU, where there is one
 
     Examples:
 

@@ -2,7 +2,7 @@
 
 Results of a task are {"task", "true_log_z", "rows": [...]}, and a row is {"method", "profile",
 "seeds", "metrics": {name: {"mean", "std", "values"}}, "paper", "verdict", "reason", "verdicts",
-"runs", "commit"}.
+"runs", "commit", "device"}.
 """
 
 import json
@@ -63,6 +63,7 @@ def _row(folder: Path) -> dict:
         "metrics": {name: _summary([seed[name] for seed in per_seed]) for name in METRICS},
         "runs": [folder.name],
         "commit": ", ".join(_commits(record, seeds)),
+        "device": record["device"],
     }
 
 
@@ -108,6 +109,7 @@ def table(task: str, measured: list[dict]) -> dict:
                 "reason": reason,
                 "runs": row.get("runs", []),
                 "commit": row.get("commit"),
+                "device": row.get("device"),
             }
         )
     judge(rows)

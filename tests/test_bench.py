@@ -16,6 +16,7 @@ from reproduce import report, runner
 from reproduce.__main__ import entry as reproduce
 from reproduce.bench import (
     floor,
+    gpu,
     ideas,
     measure,
     plain,
@@ -517,6 +518,7 @@ def test_what_is_asked_for_is_what_runs(capsys, monkeypatch):
 
     monkeypatch.setattr(schedule, "execute", execute)
     monkeypatch.setattr(schedule.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert commanded(monkeypatch, "--only", "seeds,quality", "steps", "--repeats", "7") == 0
     assert ran == [(p, n, 7, False) for p, n in zip(
         ["seeds", "seeds", "quality", "steps", "steps"], [1, 2, 1, 1, 2], strict=True
@@ -524,12 +526,33 @@ def test_what_is_asked_for_is_what_runs(capsys, monkeypatch):
     # A part that fails does not stop the rest.
     ran.clear()
     assert commanded(monkeypatch, "--quick", "--threads", "1") == 1
-    assert [job[0] for job in ran] == list(schedule.PARTS) == list(worker.PARTS)
+    assert [job[0] for job in ran] == [part for part in schedule.PARTS if part != "gpu"]
+    assert list(schedule.PARTS) == list(worker.PARTS)
     assert all(job[1:] == (1, 2, True) for job in ran)
     assert capsys.readouterr().err == "failed: floor with 1 thread\n"
     monkeypatch.setattr(schedule.os, "cpu_count", lambda: 1)
     ran.clear()
     assert commanded(monkeypatch, "--only", "seeds") == 0 and ran == [("seeds", 1, 30, False)]
+
+
+def test_a_gpu_is_measured_where_there_is_one(capsys, monkeypatch):
+    monkeypatch.setattr(schedule, "execute", lambda job, quick: print(job[0]) or 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert commanded(monkeypatch, "--only", "gpu") == 2
+    assert "--only gpu: needs an NVIDIA GPU" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert commanded(monkeypatch) == 0 and "gpu" in capsys.readouterr().out
+
+
+def test_the_part_gpu_measures_both_implementations_on_its_device():
+    made, entries = [], gpu.measure(sizes.SMALL, measure.Progress("gpu"), "cpu")
+    for entry in entries:
+        made.append(entry["step"])
+        assert entry["graph"]["median"] > 0 and entry["graph of 5 seeds"]["n"] == 2
+        for slow in ("plain", "eager"):
+            of_medians = entry[slow]["median"] / entry["graph"]["median"]
+            assert entry[f"{slow} over graph"]["value"] == pytest.approx(of_medians)
+    assert made == list(gpu.NAMES)
 
 
 def test_quick_never_replaces_full_results(tmp_path, monkeypatch, capfd):

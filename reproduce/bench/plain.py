@@ -7,6 +7,7 @@ is concatenated and ranked anew at each addition. It exists to be compared with.
 """
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,13 +20,19 @@ __all__ = ["Buffer", "Policy", "Trainer", "log_reward_25gmm", "log_reward_manywe
 
 DRIFT_CLIP, SCORE_CLIP = 1e4, 1e2
 GRID = [(float(a), float(b)) for a in range(-10, 11, 5) for b in range(-10, 11, 5)]
-MODES = [MultivariateNormal(torch.tensor(mean), 0.3 * torch.eye(2)) for mean in GRID]
+
+
+@cache
+def modes(device: torch.device) -> list[MultivariateNormal]:
+    """The Gaussians of the grid."""
+    covariance = 0.3 * torch.eye(2, device=device)
+    return [MultivariateNormal(torch.tensor(mean, device=device), covariance) for mean in GRID]
 
 
 def log_reward_25gmm(x: Tensor) -> Tensor:
     """25 Gaussians of covariance 0.3 I on a grid in the plane, log R: (B, 2) -> (B,)."""
-    log_densities = torch.stack([mode.log_prob(x) for mode in MODES])
-    return torch.logsumexp(log_densities, dim=0) - math.log(len(MODES))
+    log_densities = torch.stack([mode.log_prob(x) for mode in modes(x.device)])
+    return torch.logsumexp(log_densities, dim=0) - math.log(len(GRID))
 
 
 def log_reward_manywell(x: Tensor) -> Tensor:
@@ -151,7 +158,7 @@ class Buffer:
             x = torch.cat([self.x, x])
             log_reward = torch.cat([self.log_reward, log_reward])
         self.x, self.log_reward = x[-self.capacity :], log_reward[-self.capacity :]
-        ranks = np.argsort(np.argsort(-self.log_reward.numpy()))  # 0 is the best
+        ranks = np.argsort(np.argsort(-self.log_reward.cpu().numpy()))  # 0 is the best
         self.weights = torch.from_numpy(1.0 / (self.rank_weight * len(ranks) + ranks))
 
     def sample(self, n: int) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
+
 from .. import experiments, report
 from ..experiments import BadInput
 from .process import ROOT, command, environment
@@ -16,9 +18,9 @@ __all__ = ["PARTS", "execute", "folder", "jobs"]
 
 PARTS = (
     "steps", "vae", "ideas", "scaling", "seeds", "floor", "memory", "profile", "dead_ends",
-    "quality",
+    "quality", "gpu",
 )  # fmt: skip
-ONE_THREAD = ("memory", "profile", "dead_ends", "quality")  # whatever was asked for
+ONE_THREAD = ("memory", "profile", "dead_ends", "quality", "gpu")  # whatever was asked for
 
 
 def jobs(
@@ -27,12 +29,15 @@ def jobs(
     """(part, threads, sizes) of everything that was asked for.
 
     Raises:
-        BadInput: for an unknown part, or a number of threads that this machine has not.
+        BadInput: for an unknown part, or a number of threads or a GPU that this machine has not.
     """
-    parts = [part for words in only for part in words.split(",")] or list(PARTS)
+    here = [part for part in PARTS if part != "gpu" or torch.cuda.is_available()]
+    parts = [part for words in only for part in words.split(",")] or here
     for part in parts:
         if part not in PARTS:
             raise BadInput(f"--only {part}: no such part; allowed: {', '.join(PARTS)}")
+        if part not in here:
+            raise BadInput(f"--only {part}: needs an NVIDIA GPU, and PyTorch sees none here")
     cores = os.cpu_count() or 1
     for count in threads:
         if not 1 <= count <= cores:

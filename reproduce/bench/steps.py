@@ -9,7 +9,7 @@ from gfnlite.local_search import mala
 from . import plain
 from .measure import Progress, interleaved, milliseconds, ratio, summary
 from .sizes import Sizes
-from .tasks import Step, on_gpu, ours, points, sampler, target, trainer
+from .tasks import Step, ours, plain_step, points, sampler, target, trainer
 
 __all__ = ["STEPS", "compared", "measure"]
 
@@ -34,9 +34,7 @@ def measure(sizes: Sizes, progress: Progress) -> Iterator[dict]:
             progress.start(f"{task}, {name}")
             variants = {"ours": ours([sampler(task, step, sizes)])}
             if step.is_plain:
-                baseline = trainer(task, step, sizes)
-                variants["plain"] = _plain_step(baseline, step)
-            variants |= on_gpu(task, step, sizes)
+                variants["plain"] = plain_step(trainer(task, step, sizes), step)
             times = interleaved(variants, sizes.repeats, progress=progress.round)
             yield {"task": task, "step": name} | compared(times)
         progress.start(f"{task}, MALA")
@@ -51,12 +49,6 @@ def compared(times: dict[str, list[float]]) -> dict:
     if "plain" in times:
         entry["ratio"] = ratio(times["plain"], times["ours"])
     return entry
-
-
-def _plain_step(baseline: plain.Trainer, step: Step):
-    if step.replay:
-        return baseline.replay_step
-    return lambda: baseline.forward_step(step.exploration)
 
 
 def _search(task: str, sizes: Sizes, progress: Progress) -> dict:

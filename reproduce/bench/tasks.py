@@ -14,7 +14,7 @@ from . import plain
 from .sizes import TASKS, Sizes
 
 __all__ = [
-    "TASKS", "Sizes", "Step", "on_gpu", "ours", "points", "sampler", "target", "trainer",
+    "TASKS", "Sizes", "Step", "ours", "plain_step", "points", "sampler", "target", "trainer",
 ]  # fmt: skip
 
 PAPER_EXPLORATION = 4.0  # 0.2 more standard deviation in each of 100 steps
@@ -88,21 +88,22 @@ def ours(samplers: list[gl.GFNDiffusion], compile: bool = False) -> Callable[[],
     return lambda: train_step(team)
 
 
-def on_gpu(task: str, step: Step, sizes: Sizes) -> dict[str, Callable[[], object]]:
-    """The same step on a GPU, by name: nothing where there is none."""
-    if not torch.cuda.is_available():
-        return {}
-    return {
-        name: ours([sampler(task, step, sizes, device="cuda")], compile)
-        for name, compile in (("gpu", False), ("gpu_graph", True))
-    }
-
-
-def trainer(task: str, step: Step, sizes: Sizes, replay: bool = False) -> plain.Trainer:
+def trainer(
+    task: str, step: Step, sizes: Sizes, replay: bool = False, device: str = "cpu"
+) -> plain.Trainer:
     """The plain baseline for the step; with `replay` it remembers what it generates."""
-    made = plain.Trainer(
-        task, step.objective, step.langevin, sizes.steps, sizes.batch, sizes.hidden, replay=replay
-    )
+    with torch.device(device):
+        made = plain.Trainer(
+            task, step.objective, step.langevin, sizes.steps, sizes.batch, sizes.hidden,
+            replay=replay,
+        )  # fmt: skip
     if step.replay:
-        made.search_buffer.add(*points(task, sizes.held))
+        made.search_buffer.add(*(part.to(device) for part in points(task, sizes.held)))
     return made
+
+
+def plain_step(baseline: plain.Trainer, step: Step) -> Callable[[], object]:
+    """A call that takes one training step of the baseline."""
+    if step.replay:
+        return baseline.replay_step
+    return lambda: baseline.forward_step(step.exploration)

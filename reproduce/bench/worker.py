@@ -15,7 +15,19 @@ import torch
 
 import gfnlite as gl
 
-from . import dead_ends, floor, memory, profile, quality, scaling, seeds, steps, vae, waterfall
+from . import (
+    dead_ends,
+    floor,
+    gpu,
+    memory,
+    profile,
+    quality,
+    scaling,
+    seeds,
+    steps,
+    vae,
+    waterfall,
+)  # fmt: skip
 from .measure import Progress, clock_name
 from .sizes import Sizes
 
@@ -32,6 +44,7 @@ PARTS = {
     "profile": profile.measure,
     "dead_ends": dead_ends.measure,
     "quality": quality.measure,
+    "gpu": gpu.measure,
 }
 
 
