@@ -56,7 +56,9 @@ def execute(run: Run) -> str:
     config |= {"notebook": run.notebook, "overrides": dict(run.overrides)}
     gl.write_json(folder / "config.json", config | {"config": dataclasses.asdict(run.config)})
     record = _provenance() | {"seeds": list(run.seeds), "status": "running"}
-    record["commits"] = _commits(run, code_label(record))
+    before = _record_before(run)
+    record["commits"] = _commits(run, before, code_label(record))
+    record["device"] = _devices(run, before, record["device"])
     gl.write_json(folder / "run.json", record)
     started = time.monotonic()
     try:
@@ -109,21 +111,36 @@ def code_label(record: dict) -> str:
     return record["commit"] + ("+changes" if record["dirty"] else "")
 
 
-def _commits(run: Run, now: str) -> dict[str, list[str]]:
+def _record_before(run: Run) -> dict:
+    """What an earlier execution in the folder recorded of itself; empty if there is none."""
+    try:
+        record = json.loads((run.folder / "run.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _commits(run: Run, before: dict, now: str) -> dict[str, list[str]]:
     """By seed, the code that made it; several if a training was interrupted and went on later.
 
     Seeds that have their metrics keep what is recorded of them: this execution only shows them.
     """
-    try:
-        before = json.loads((run.folder / "run.json").read_text())
-        commits = dict(before["commits"])
-    except (OSError, ValueError, KeyError, TypeError):
-        commits = {}
+    kept = before.get("commits")
+    commits = dict(kept) if isinstance(kept, dict) else {}
     for seed in missing_seeds(run):
         begun = (run.folder / f"seed-{seed}" / "checkpoint.pt").exists()
         known = commits.get(str(seed), ["unknown"]) if begun else []
         commits[str(seed)] = [*known, *([now] if now not in known else [])]
     return commits
+
+
+def _devices(run: Run, before: dict, now: str) -> str:
+    """What the seeds were trained on; "a then b" if any of it was done on another device before."""
+    missing = missing_seeds(run)
+    begun = any((run.folder / f"seed-{seed}" / "checkpoint.pt").exists() for seed in missing)
+    earlier = before.get("device") if begun or len(missing) < len(run.seeds) else None
+    devices = [*(earlier or "").split(" then "), now if missing else ""]
+    return " then ".join(dict.fromkeys(filter(None, devices))) or now
 
 
 def _provenance() -> dict:

@@ -243,6 +243,24 @@ def test_each_seed_keeps_the_commit_that_made_it(house, monkeypatch):
     assert commits == {"0": ["ccc"], "1": ["aaa", "ccc"], "2": ["bbb+changes"]}
 
 
+def test_a_run_names_every_device_that_trained_it(house, monkeypatch):
+    def made_on(device, seeds=(0, 1)):
+        monkeypatch.setattr(runner, "_provenance", lambda: provenance() | {"device": device})
+        assert runner.execute(runs(seeds=list(seeds))[1]) == "done"
+        return report.collect([])[0]["device"]
+
+    provenance, folder = runner._provenance, runs()[1].folder
+    assert made_on("a GPU") == "a GPU"
+    assert made_on("cpu") == "a GPU"  # which only shows what is there
+    (folder / "seed-0/metrics.json").unlink()
+    (folder / "seed-0/checkpoint.pt").touch()
+    assert made_on("cpu") == "a GPU then cpu"
+    assert made_on("cpu", [0, 1, 2]) == "a GPU then cpu"
+    for path in folder.glob("seed-*/*"):
+        path.unlink()
+    assert made_on("cpu") == "cpu"
+
+
 def test_code_without_a_history_is_unknown_and_not_reported(house, monkeypatch):
     git(monkeypatch, None, None)
     done_runs()
