@@ -107,9 +107,10 @@ def probe(target: Target, config: Config, process, device: torch.device) -> list
             takes a condition that the settings do not allow for.
         TypeError: if it cannot be called with a state, or with a state and a condition.
     """
-    generator = torch.Generator(device).manual_seed(0)
+    # The same points on every device, or no checkpoint could move to another.
+    generator = torch.Generator().manual_seed(0)
     std = process.end_variance() ** 0.5
-    x = std * torch.randn((8, target.dim), generator=generator, device=device)
+    x = (std * torch.randn((8, target.dim), generator=generator)).to(device)
     extra = ()
     if target.condition_dim:
         if target.sample_condition is None:
@@ -122,7 +123,7 @@ def probe(target: Target, config: Config, process, device: torch.device) -> list
             )
         if config.prefill:
             raise ValueError(f"prefill={config.prefill} is for targets with no condition")
-        extra = (target.sample_condition(8, generator).to(device),)
+        extra = (target.to("cpu").sample_condition(8, generator).to(device),)
     try:
         with torch.no_grad():
             log_reward = target.log_reward(x, *extra)
@@ -141,7 +142,8 @@ def probe(target: Target, config: Config, process, device: torch.device) -> list
         target.score(x, *extra)  # raises if it has no gradient
     if target.sample is not None and not extra:
         reached = 4 * (std**2 + config.exploration) ** 0.5
-        furthest = target.sample(1000, generator).abs().quantile(0.99).item()
+        there = torch.Generator(device).manual_seed(0)
+        furthest = target.sample(1000, there).abs().quantile(0.99).item()
         if furthest > reached:
             warnings.warn(
                 f"samples of '{target.name}' reach to {furthest:.3g}, training to about "

@@ -41,6 +41,33 @@ def test_a_checkpoint_of_a_gpu_is_resumed_on_a_cpu(tmp_path):
     assert fit(small(**SEARCH), folder=tmp_path).iteration == 12
 
 
+def test_an_energy_is_known_by_the_same_points_on_every_device(monkeypatch):
+    """A device's own random numbers, here those of another seed, decide nothing of it."""
+    known, own = small().fingerprint, torch.Generator
+
+    class OfADevice(own):
+        def manual_seed(self, seed):
+            return super().manual_seed(seed + 1)
+
+    monkeypatch.setattr(torch, "Generator", lambda *device: (OfADevice if device else own)())
+    assert small().fingerprint == known
+    conditional = gl.targets.LinearGaussian([[1.0, 0.5]], noise=1.0)
+    there = small(conditional).fingerprint
+    monkeypatch.undo()
+    assert small(conditional).fingerprint == there
+
+
+def test_a_checkpoint_moves_between_a_real_gpu_and_a_cpu(tmp_path):
+    if not torch.cuda.is_available():
+        warnings.warn("NO GPU: moving a checkpoint is NOT TESTED here", stacklevel=1)
+        pytest.skip("NO GPU: moving a checkpoint from one is not tested here")
+    for first, second in (("cuda", "cpu"), ("cpu", "cuda")):
+        folder = tmp_path / first
+        begun = fit(small(device=first, **SEARCH), folder=folder, iterations=6)
+        ended = fit(small(device=second, **SEARCH), folder=folder)
+        assert (begun.iteration, ended.iteration) == (6, 12) and ended.device.type == second
+
+
 def cut(state, key):
     return {name: value for name, value in state.items() if name != key}
 
