@@ -59,7 +59,7 @@ class Policy(nn.Module):
     Attributes:
         runs: S.
         learns_variance: of P_F.
-        evaluate, pull: what all networks are computed by, see `use`.
+        pull: what the networks' gradient is computed by, see `use`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Policy(nn.Module):
     ):
         super().__init__()
         self.dim, self.runs, self.learns_variance = dim, 1, learn_variance
-        self.evaluate, self.pull = evaluate, pull
+        self.pull = pull
 
         def net(outputs: int) -> StateNet:
             return StateNet(dim, outputs, hidden, layers, condition_dim, amp)
@@ -114,9 +114,10 @@ class Policy(nn.Module):
         return joint
 
     def use(self, compiled: bool) -> None:
-        """Compute the networks by code compiled for this device, where that pays, or plainly.
+        """Compute the networks' gradient by code compiled for this CPU, or plainly.
 
-        On a CPU it pays for the gradient alone: a walk's steps are too short.
+        All else stays as it is: a walk's steps are too short to gain, and on a GPU, where whole
+        steps are captured in a graph, compiled code was as slow or slower.
 
         Raises:
             ValueError: if `compiled` on a CPU, and there is no C++ compiler.
@@ -173,13 +174,13 @@ class Policy(nn.Module):
         if context.code is not None:
             first = first + context.code
         x = x.unflatten(1, (self.runs, -1))
-        parts = self.evaluate(context.layers, flat(x), flat(first.expand(*x.shape[:3], -1)))
+        parts = evaluate(context.layers, flat(x), flat(first.expand(*x.shape[:3], -1)))
         return [part.unflatten(1, (n, -1)).transpose(0, 1) for part in parts]
 
     def step(self, x: Tensor, context: Context, out: list[Tensor] | None = None) -> Tensor:
         """The values alone, at one time, x (1, S B, d): (1, S, B, .); all is written to `out`."""
         first = context.time[0] if context.code is None else context.time[0] + context.code
-        return self.evaluate(context.layers, x.view(self.runs, -1, self.dim), first, out)[-1][None]
+        return evaluate(context.layers, x.view(self.runs, -1, self.dim), first, out)[-1][None]
 
     def forward_kernel(
         self, x: Tensor, context: Context, score: Tensor | None = None

@@ -27,7 +27,7 @@ class Team:
 
     Args:
         samplers: of the same target, config, device and iteration, of different seeds.
-        compile: compile what pays, and on a GPU capture each step as a CUDA graph.
+        compile: compile the gradient, or on a GPU capture each step as a CUDA graph.
 
     Raises:
         ValueError: if there are none, or they are not at the same iteration.

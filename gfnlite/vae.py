@@ -107,15 +107,9 @@ class VAE(nn.Module):
         return model.requires_grad_(False)
 
     def fit(
-        self,
-        images: Tensor,
-        epochs: int = 100,
-        batch_size: int = 128,
-        lr: float = 1e-3,
-        seed: int = 0,
-        folder: str | Path | None = None,
-        progress: bool = True,
-    ) -> "VAE":
+        self, images: Tensor, epochs: int = 100, batch_size: int = 128, lr: float = 1e-3,
+        seed: int = 0, folder: str | Path | None = None, progress: bool = True,
+    ) -> "VAE":  # fmt: skip
         """Train by Adam on the mean ELBO of `images` (N, pixels): the paper's recipe by default.
 
         After each epoch all there is goes to `folder`/vae.pt, from where the same call goes on.
@@ -217,6 +211,7 @@ class VAEPosterior(ClosedForm):
         if images is not None:
             check_images(images, self.vae.pixels)
         self._images = images
+        self._encoded: tuple | None = None
 
     def sample_condition(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Images (n, pixels) drawn from the training set, with replacement."""
@@ -241,8 +236,19 @@ class VAEPosterior(ClosedForm):
         """z, its slope in x, and the log volume of that."""
         if not self.whitened:
             return x, 1.0, 0.0
-        mean, std = self.vae.encode(condition)
+        mean, std = self._encode(condition)
         return mean + std * x, std, std.log().sum(-1)
+
+    def _encode(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """m(x) and s(x), computed once for all steps of a trajectory or a chain."""
+        if condition.requires_grad or condition.is_inference():  # whose writes are not counted
+            return self.vae.encode(condition)
+        kept = self._encoded
+        if kept is None or kept[0] is not condition or kept[1] != condition._version:
+            with torch.no_grad():
+                kept = condition, condition._version, *self.vae.encode(condition)
+            self._encoded = kept
+        return kept[2:]
 
     def _closed_form(self, x, condition):
         first, _, last = self.vae.decoder

@@ -662,7 +662,9 @@ table(
 # - **Compiling** (`fit(compile=True)`) fuses small operations. On a CPU the gradient gains a little,
 #   an evaluation or a walk loses: the library's GELU is faster than the compiled one, and each
 #   compiled call has a cost of its own. So there `compile=True` compiles the gradient alone. On a
-#   GPU it also captures the whole step as one CUDA graph, so that Python's part vanishes.
+#   GPU it compiles nothing, which gained nothing either, but captures the whole step as one CUDA
+#   graph, so that Python's part vanishes: several times faster, and five seeds for the price of
+#   one (`python -m reproduce bench --only gpu` measures it on yours).
 # - **Keeping the activations too**, beside the pre-activations, spares phase 2 a GELU. It gains a few
 #   percent of a walk and its way back, for twice the memory: not kept.
 # - **Evaluating again** instead of keeping anything is slower, but less so than one would think:

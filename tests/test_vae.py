@@ -58,6 +58,22 @@ def test_log_reward_is_prior_times_likelihood(small, images, generator):
     torch.testing.assert_close(target.log_reward(far, black), by_hand(far, black, small))
 
 
+def test_images_are_encoded_once_for_all_steps_and_anew_if_they_change(small, images, monkeypatch):
+    target, calls, encode = VAEPosterior(small, images, whitened=True), [], small.encode
+    monkeypatch.setattr(small, "encode", lambda x: calls.append(len(x)) or encode(x))
+    x, c = torch.zeros(3, target.dim), images[:3].clone()
+    first = target.log_reward(x, c)
+    assert torch.equal(target.log_reward(x + 0, c), first) and len(calls) == 1
+    c[0] = images[5]  # written to in place
+    second = target.log_reward(x, c)
+    assert len(calls) == 2 and second[0] != first[0] and torch.equal(second[1:], first[1:])
+    fresh = VAEPosterior(small, images, whitened=True).log_reward(x, c.clone())
+    torch.testing.assert_close(second, fresh)
+    with torch.inference_mode():
+        torch.testing.assert_close(target.log_reward(x, c.clone()), fresh)
+    assert target.score(x, c).isfinite().all()
+
+
 @pytest.mark.parametrize("whitened", [False, True])
 def test_the_score_is_the_gradient(small, images, generator, whitened):
     target = VAEPosterior(small, images, whitened)
