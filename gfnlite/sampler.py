@@ -116,7 +116,7 @@ class GFNDiffusion:
             seed: start over with this seed; None goes on.
             seeds: train new samplers with these seeds (a number S: 0 to S - 1) as one program, and
                 return them as an `Ensemble`; this sampler stays as it is.
-            compile: compile the gradient (a minute, once), or on a GPU capture each step in a graph.
+            compile: compile the gradient (a minute, once), or on a GPU capture steps in a graph.
 
         Raises:
             ValueError: for a bad number of iterations, seed, device or callback, or if the
