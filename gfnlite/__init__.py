@@ -7,12 +7,26 @@ x = sampler.sample(batch_size=256, steps=100)
 sampler.evaluate()
 
 What most people need is here; the rest is in the modules: `gl.targets`, `gl.objectives`,
-`gl.metrics`, `gl.distances`, `gl.process`, `gl.rollout`, `gl.callbacks`, `gl.plots`.
+`gl.metrics`, `gl.distances`, `gl.process`, `gl.rollout`, `gl.callbacks`, `gl.plots`; models of data
+and their guidance are in `gl.diffusion`, `gl.denoiser`, `gl.guidance` and `gl.relative`.
 """
 
 from importlib.metadata import version
 
-from . import callbacks, distances, metrics, objectives, plots, process, rollout, targets
+from . import (
+    callbacks,
+    denoiser,
+    diffusion,
+    distances,
+    guidance,
+    metrics,
+    objectives,
+    plots,
+    process,
+    relative,
+    rollout,
+    targets,
+)
 from .config import Config
 from .diagnosis import diagnose
 from .distances import w2
@@ -61,7 +75,9 @@ __all__ = [
     "Trajectory",
     "VAEPosterior",
     "callbacks",
+    "denoiser",
     "diagnose",
+    "diffusion",
     "distances",
     "elbo",
     "ess",
@@ -71,6 +87,7 @@ __all__ = [
     "gmm25",
     "gmm40",
     "gmm9",
+    "guidance",
     "log_z_is",
     "mala",
     "metrics",
@@ -80,6 +97,7 @@ __all__ = [
     "plots",
     "preset",
     "process",
+    "relative",
     "rollout",
     "suggest_scale",
     "targets",

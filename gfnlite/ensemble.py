@@ -69,7 +69,7 @@ class Ensemble(Sequence):
     ) -> "Ensemble":
         """Train all, as `GFNDiffusion.fit`; each keeps its files in `folder`/seed-<its seed>.
 
-        `options` are progress, callbacks and compile.
+        `options` are progress, callbacks, compile and data.
 
         Raises:
             ValueError, FloatingPointError: as `GFNDiffusion.fit`.

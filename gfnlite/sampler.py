@@ -18,6 +18,7 @@ from .train import Callback, check_fit, train
 from .trajectory import Trajectory, importance_resample
 
 if TYPE_CHECKING:
+    from .denoiser import DataLoss
     from .ensemble import Ensemble
 
 __all__ = ["GFNDiffusion"]
@@ -92,16 +93,12 @@ class GFNDiffusion:
         return self.buffers.get("search", self.buffers.get("policy"))
 
     def fit(
-        self,
-        iterations: int | None = None,
-        folder: str | Path | None = None,
-        progress: bool = True,
-        callbacks: Callback | Iterable[Callback] = (),
-        device: torch.device | str | None = None,
-        seed: int | None = None,
-        seeds: int | Sequence[int] | None = None,
-        compile: bool = False,
-    ) -> "GFNDiffusion | Ensemble":
+        self, iterations: int | None = None, folder: str | Path | None = None,
+        progress: bool = True, callbacks: Callback | Iterable[Callback] = (),
+        device: torch.device | str | None = None, seed: int | None = None,
+        seeds: int | Sequence[int] | None = None, compile: bool = False,
+        data: "DataLoss | None" = None,
+    ) -> "GFNDiffusion | Ensemble":  # fmt: skip
         """Train, by default for what is left of `config.iterations`; call again to go on.
 
         Past `config.iterations` the schedules stretch: the learning rate rises, to fall again.
@@ -117,6 +114,7 @@ class GFNDiffusion:
             seeds: train new samplers with these seeds (a number S: 0 to S - 1) as one program, and
                 return them as an `Ensemble`; this sampler stays as it is.
             compile: compile the gradient (a minute, once), or on a GPU capture steps in a graph.
+            data: L_simple of data, `DataLoss`; then the loss is that plus its `gfn` times ours.
 
         Raises:
             ValueError: for a bad number of iterations, seed, device or callback, or if the
@@ -130,7 +128,7 @@ class GFNDiffusion:
                 raise ValueError(f"give seed={seed!r} or seeds={seeds!r}, not both")
             place = self.device if device is None else device
             ensemble = Ensemble(self.target, seeds=seeds, config=self.config, device=place)
-            options = {"callbacks": callbacks, "compile": compile}
+            options = {"callbacks": callbacks, "compile": compile, "data": data}
             return ensemble.fit(iterations, folder, progress=progress, **options)
         callbacks = check_fit(iterations, callbacks)
         state = checkpoint.find(self, folder, seed)
@@ -144,7 +142,7 @@ class GFNDiffusion:
             checkpoint.restore(self, state, folder)
         until = self.config.iterations if iterations is None else self.iteration + iterations
         with torch.enable_grad():
-            train([self], until, folder and [Path(folder)], progress, callbacks, compile)
+            train([self], until, folder and [Path(folder)], progress, callbacks, compile, data)
         return self
 
     def __repr__(self):

@@ -93,15 +93,24 @@ def update(team: Team, kind: str, inputs: dict[str, Tensor]) -> tuple[Tensor, Tr
         # From 0 Adam would take |log Z| / lr_log_z steps to get there, and all else would wait.
         team.policy.start_log_z(trajectory.log_weight.view(len(team), -1).mean(1))
     team.optimiser.zero_grad(set_to_none=True)
+    loss_of, parameters = objective(name, config), list(team.policy.parameters())
+    if team.data is not None:  # L_simple + lambda_GFN L_GFN
+        streams = team.generators("train"), team.generators("grid")
+        team.data(team.policy, *streams).sum().backward(inputs=parameters)
+        loss_of = _scaled(loss_of, team)
     if name == "reverse_kl":
-        losses = torch.stack([objectives.reverse_kl(run) for run in trajectory.split()])
-        losses.sum().backward(inputs=list(team.policy.parameters()))  # not a user's energy's
+        losses = torch.stack([loss_of(run) for run in trajectory.split()])
+        losses.sum().backward(inputs=parameters)  # not a user's energy's
     else:
-        losses = gradient(team.policy, trajectory, objective(name, config))
+        losses = gradient(team.policy, trajectory, loss_of)
     if config.grad_clip is not None:
         clip_gradients(team.policy.kernels(), config.grad_clip)
     team.optimiser.step()
     return losses.detach(), trajectory
+
+
+def _scaled(loss_of: Callable, team: Team) -> Callable[[Trajectory], Tensor]:
+    return lambda trajectory: team.data.gfn * loss_of(trajectory)
 
 
 def _set_rate(group: dict, rate: float) -> None:

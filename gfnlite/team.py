@@ -14,6 +14,7 @@ from .rollout import backward_rollout, forward_rollout
 from .trajectory import Trajectory
 
 if TYPE_CHECKING:
+    from .denoiser import DataLoss
     from .sampler import GFNDiffusion
 
 __all__ = ["Team"]
@@ -28,12 +29,19 @@ class Team:
     Args:
         samplers: of the same target, config, device and iteration, of different seeds.
         compile: compile the gradient, or on a GPU capture each step as a CUDA graph.
+        data: a loss of data beside the objective.
 
     Raises:
-        ValueError: if there are none, or they are not at the same iteration.
+        ValueError: if there are none, or they are not at the same iteration, or the data are for
+            another process.
     """
 
-    def __init__(self, samplers: Sequence["GFNDiffusion"], compile: bool = False):
+    def __init__(
+        self,
+        samplers: Sequence["GFNDiffusion"],
+        compile: bool = False,
+        data: "DataLoss | None" = None,
+    ):
         self.samplers = list(samplers)
         if len({sampler.iteration for sampler in self.samplers}) != 1:
             raise ValueError("samplers must be at least one, all at the same iteration")
@@ -52,7 +60,11 @@ class Team:
                 if all(states):
                     self.optimiser.state[joint] = _join(states)
         self.policy.use(compile)
-        self.captures = compile and self.device.type == "cuda"
+        self.data = data
+        if data is not None:
+            data.check(self.first)
+        # a loss of data draws its levels of noise on the CPU
+        self.captures = compile and self.device.type == "cuda" and data is None
         self.programs: dict[tuple, Captured] = {}
 
     def __len__(self):

@@ -17,6 +17,7 @@ from .step import prefill, refuse_non_finite, train_step
 from .team import Team
 
 if TYPE_CHECKING:
+    from .denoiser import DataLoss
     from .sampler import GFNDiffusion
 
 __all__ = ["Callback", "check_fit", "train"]
@@ -50,6 +51,7 @@ def train(
     progress: bool = True,
     callbacks: Iterable[Callback] = (),
     compile: bool = False,
+    data: "DataLoss | None" = None,
 ) -> None:
     """Train up to iteration `until`; checkpoint.pt and history.jsonl are kept in `folders`, if any.
 
@@ -64,13 +66,13 @@ def train(
         chosen = [i for i, sampler in enumerate(samplers) if sampler.iteration == least]
         _train_team(
             [samplers[i] for i in chosen], min(ahead, default=until), [folders[i] for i in chosen],
-            progress, callbacks, compile,
+            progress, callbacks, compile, data,
         )  # fmt: skip
     _save(samplers, folders)
 
 
-def _train_team(samplers, until, folders, progress, callbacks, compile) -> None:
-    team = Team(samplers, compile)
+def _train_team(samplers, until, folders, progress, callbacks, compile, data) -> None:
+    team = Team(samplers, compile, data)
     config, start, began = team.config, team.iteration, time.monotonic()
     log_every = max(1, config.iterations // LOGS)
     bar = _progress_bar(start, until, progress, len(team))
