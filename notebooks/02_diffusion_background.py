@@ -147,10 +147,12 @@ plt.show()
 # $\bar\alpha_k = a_1 a_2 \cdots a_k$, any number of steps is one step:
 #
 # $$
-# q(x_k \mid x_0) = \mathcal N\big(x_k;\ \sqrt{\bar\alpha_k}\, x_0,\
-#   \sigma^2 (1 - \bar\alpha_k) I\big),
-# \qquad
-# x_k = \sqrt{\bar\alpha_k}\, x_0 + \sigma \sqrt{1 - \bar\alpha_k}\; \varepsilon .
+# \begin{aligned}
+# q(x_k \mid x_0) &= \mathcal N\big(x_k;\ \sqrt{\bar\alpha_k}\, x_0,\
+#   \sigma^2 (1 - \bar\alpha_k) I\big), \\
+# x_k &= \sqrt{\bar\alpha_k}\, x_0 + \sigma \sqrt{1 - \bar\alpha_k}\; \varepsilon,
+# \qquad \varepsilon \sim \mathcal N(0, I).
+# \end{aligned}
 # $$ (eq-02-marginal)
 #
 # :::{dropdown} Proof
@@ -206,19 +208,12 @@ for k in range(1, steps + 1):
     x = mean + std * torch.randn(x.shape, generator=generator)
     if k in shown:
         mean, std = noising.marginal(start[:1], k)
-        lines.append(
-            [k, *x.mean(0).tolist(), x.std().item()]
-            + [*mean[0].tolist(), std.item()]
-        )
+        of_copies = [*x.mean(0).tolist(), x[:, 0].std().item()]
+        lines.append([*of_copies, *mean[0].tolist(), std.item()])
 columns = pd.MultiIndex.from_product(
     [["step by step", "formula"], ["mean 1", "mean 2", "std"]]
 )
-table = pd.DataFrame([line[1:] for line in lines], columns=columns)
-# one standard deviation for both coordinates, about their own means
-table[("step by step", "std")] = [
-    (line[3] ** 2 - (line[1] - line[2]) ** 2 / 4) ** 0.5 for line in lines
-]
-table.index = pd.Index([line[0] for line in lines], name="k")
+table = pd.DataFrame(lines, pd.Index(shown[1:], name="k"), columns)
 table.round(3)
 
 # %% [markdown]
@@ -230,9 +225,8 @@ table.round(3)
 # \begin{aligned}
 # q(x_{k-1} \mid x_k, x_0) &= \mathcal N\big(x_{k-1};\ \mu_k(x_k, x_0),\ \sigma^2 \beta_k I\big), \\
 # \mu_k(x_k, x_0) &= \frac{\sqrt{\bar\alpha_{k-1}}\; b_k\, x_0
-#   + \sqrt{a_k}\, (1 - \bar\alpha_{k-1})\, x_k}{1 - \bar\alpha_k},
-# \qquad
-# \beta_k = b_k\, \frac{1 - \bar\alpha_{k-1}}{1 - \bar\alpha_k} .
+#   + \sqrt{a_k}\, (1 - \bar\alpha_{k-1})\, x_k}{1 - \bar\alpha_k}, \\
+# \beta_k &= b_k\, \frac{1 - \bar\alpha_{k-1}}{1 - \bar\alpha_k} .
 # \end{aligned}
 # $$ (eq-02-posterior)
 #
@@ -262,11 +256,12 @@ table.round(3)
 # $x_0$, and the other way around. The same holds for the best guesses, their means given $x_k$:
 #
 # $$
-# \hat x_0 = \frac{x_k - \sigma \sqrt{1 - \bar\alpha_k}\; \hat\varepsilon}{\sqrt{\bar\alpha_k}},
-# \qquad
+# \begin{gathered}
 # \hat\varepsilon(x_k, k) = \mathbb E[\varepsilon \mid x_k],
 # \qquad
-# \hat x_0(x_k, k) = \mathbb E[x_0 \mid x_k].
+# \hat x_0(x_k, k) = \mathbb E[x_0 \mid x_k], \\
+# \hat x_0 = \frac{x_k - \sigma \sqrt{1 - \bar\alpha_k}\; \hat\varepsilon}{\sqrt{\bar\alpha_k}} .
+# \end{gathered}
 # $$ (eq-02-x0)
 #
 # **The score.** Let $q_k$ be the density of $x_k$. *Tweedie's formula* says that the gradient of
@@ -284,10 +279,12 @@ table.round(3)
 # = -\varepsilon / \sigma \sqrt{1 - \bar\alpha_k}$. So
 #
 # $$
+# \begin{aligned}
 # \nabla \log q_k(x) = \frac{\nabla q_k(x)}{q_k(x)}
-# = \int \frac{-\varepsilon}{\sigma \sqrt{1 - \bar\alpha_k}}\;
-#   \frac{q(x \mid x_0)\, p(x_0)}{q_k(x)}\, dx_0
-# = -\frac{\mathbb E[\varepsilon \mid x_k = x]}{\sigma \sqrt{1 - \bar\alpha_k}} .
+# &= \int \frac{-\varepsilon}{\sigma \sqrt{1 - \bar\alpha_k}}\;
+#   \frac{q(x \mid x_0)\, p(x_0)}{q_k(x)}\, dx_0 \\
+# &= -\frac{\mathbb E[\varepsilon \mid x_k = x]}{\sigma \sqrt{1 - \bar\alpha_k}} .
+# \end{aligned}
 # $$
 # :::
 #
@@ -358,9 +355,11 @@ print(f"score by autograd and by Tweedie differ by {error:.1e} at most")
 # EUBO. Each step costs the divergence between two Gaussians, so that
 #
 # $$
-# -\mathbb E_q \Big[\log \frac{P_F(x_0, \dots, x_K)}{q(x_1, \dots, x_K \mid x_0)}\Big]
-# = \text{const} + \sum_{k=1}^K \frac{b_k}{2 a_k (1 - \bar\alpha_k)}\;
+# \begin{aligned}
+# &-\mathbb E_q \Big[\log \frac{P_F(x_0, \dots, x_K)}{q(x_1, \dots, x_K \mid x_0)}\Big] \\
+# &\qquad = \text{const} + \sum_{k=1}^K \frac{b_k}{2 a_k (1 - \bar\alpha_k)}\;
 #   \mathbb E\, \big|\varepsilon - \varepsilon_\theta(x_k, k)\big|^2 .
+# \end{aligned}
 # $$ (eq-02-elbo)
 #
 # :::{dropdown} Proof
@@ -487,7 +486,7 @@ plt.show()
 # **Ancestral** {cite:p}`ho2020ddpm`: the chain itself. Draw from $\mathcal N(\mu_\theta, \sigma^2
 # b_k I)$, with {eq}`eq-02-mean`; the last mean is the sample.
 #
-# **DDIM** {cite:p}`song2021ddim`: guess the data, then put noise back, partly the noise that was
+# **DDIM** {cite:p}`song2020ddim`: guess the data, then put noise back, partly the noise that was
 # found and partly fresh noise. From level $k$ to any level $j < k$,
 #
 # $$
@@ -698,8 +697,10 @@ plt.show()
 # and every trajectory has a log-weight
 #
 # $$
-# \log w = \log R(x_0) + \log \prod_k q(x_k \mid x_{k-1})
-#   - \log \mathcal N(x_K; 0, \sigma^2 I) - \log \prod_k P_F(x_{k-1} \mid x_k; \theta),
+# \begin{aligned}
+# \log w ={}& \log R(x_0) + \log \prod_k q(x_k \mid x_{k-1}) \\
+#   &- \log \mathcal N(x_K; 0, \sigma^2 I) - \log \prod_k P_F(x_{k-1} \mid x_k; \theta),
+# \end{aligned}
 # $$ (eq-02-logw)
 #
 # with mean at most $\log Z$ over generated trajectories and at least $\log Z$ over destroyed ones.
@@ -802,19 +803,20 @@ bounds.round(3)
 # that $L_{\mathrm{simple}}$ left out (± is a standard error):
 
 # %%
-excess = torch.zeros(own.steps)
-for k in range(1, own.steps + 1):
-    x = down[k]
-    gap = network(x, k) - perfect(x, k)
-    excess[k - 1] = gap.square().sum(1).mean()
-by_weights = (likelihood_weights(own) * excess).sum().item()
+excess = torch.zeros(own.steps, n)  # at each level of each path
+for k, weight in enumerate(likelihood_weights(own), 1):
+    error = network(down[k], k) - perfect(down[k], k)
+    excess[k - 1] = weight * error.square().sum(1)
 gap = over["network"] - over["exact predictor"]  # of the same paths
-error = gap.std() / n**0.5
-print(f"EUBO, network less exact    {gap.mean():.3f} ± {error:.3f} nats")
-print(f"weighted squared errors     {by_weights:.3f} nats")
+for name, each in (
+    ("EUBO, network less exact", gap),
+    ("weighted squared errors", excess.sum(0)),
+):
+    error = each.std() / n**0.5
+    print(f"{name:<25} {each.mean():.3f} ± {error:.3f} nats")
 tenth = max(1, own.steps // 10)
-part = (likelihood_weights(own) * excess)[:tenth].sum() / by_weights
-print(f"of which at the least noise {part:.0%}, in a tenth of the steps")
+part = excess[:tenth].sum() / excess.sum()
+print(f"of which {part:.0%} at the {tenth} levels of least noise")
 
 # %% [markdown]
 # And what do the bounds say of the three models of section 5, whose $W_2$ was hard to tell from the
@@ -995,13 +997,16 @@ for apart in (5, 2):
 # ```
 # :::
 #
-# **2.** Our $\sigma^2$ was the variance of the data. Train on the same data with $\sigma^2 = 0.1$.
-# Where is the first mistake made: at the beginning of generation, or at its end?
+# **2.** Our $\sigma^2$ was the variance of the data. Train on the same data with less. What gets
+# better, and what is the price? Think of the ratio $r$ in {eq}`eq-02-flow`.
 #
 # :::{dropdown} Solution
-# At the beginning. Generation starts at $\mathcal N(0, \sigma^2 I)$, but destroyed data arrive with
-# the variance $\bar\alpha_K \operatorname{Var} x_0 + \sigma^2 (1 - \bar\alpha_K)$, and so should be
-# close to $\sigma^2$ compared with it.
+# The sampler sees noise through $r = \sigma \sqrt{1/\bar\alpha - 1}$ alone, so a smaller $\sigma$
+# is another schedule, which spends more of its steps on details. Since details are what the bounds
+# lack, these improve at first. The price is paid where generation begins: it starts at
+# $\mathcal N(0, \sigma^2 I)$, but destroyed data arrive with the variance
+# $\bar\alpha_K \operatorname{Var} x_0 + \sigma^2 (1 - \bar\alpha_K)$, which is no longer near
+# $\sigma^2$ if that is much smaller than the variance of the data.
 # ```python
 # data = target.sample(10_000)
 # for sigma2 in (0.1, 1.0, 8.0):
@@ -1012,7 +1017,6 @@ for apart in (5, 2):
 #     print(f"starts at {sigma2}, should at {arrives:.3f}")
 #     print(trial.sampler(target).evaluate(5000))
 # ```
-# The schedule can also be at fault, where it leaves too much of the signal: try `"linear"`.
 # :::
 #
 # **3.** Go on where the data ended: train the sampler of section 7 by trajectory balance on the
@@ -1035,7 +1039,7 @@ for apart in (5, 2):
 #
 # Destruction and the bound: {cite:t}`sohl2015deep`. Noise prediction, $L_{\mathrm{simple}}$ and the
 # linear schedule: {cite:t}`ho2020ddpm`. The cosine schedule: {cite:t}`nichol2021improved`. DDIM:
-# {cite:t}`song2021ddim`. The SDE and the flow: {cite:t}`song2021sde`. Heun's method, and the flow
+# {cite:t}`song2020ddim`. The SDE and the flow: {cite:t}`song2021sde`. Heun's method, and the flow
 # in the noise-to-signal ratio: {cite:t}`karras2022elucidating`. Samplers as GFlowNets in continuous
 # spaces: {cite:t}`lahlou2023continuous`. Images: MNIST, by Y. LeCun, C. Cortes and C. Burges, under
 # CC BY-SA 3.0.
