@@ -8,13 +8,15 @@ sampler.evaluate()
 
 What most people need is here; the rest is in the modules: `gl.targets`, `gl.objectives`,
 `gl.metrics`, `gl.distances`, `gl.process`, `gl.rollout`, `gl.callbacks`, `gl.plots`; models of data
-and their guidance are in `gl.diffusion`, `gl.denoiser`, `gl.guidance` and `gl.relative`.
+and their guidance are in `gl.diffusion`, `gl.data_loss`, `gl.denoiser`,
+`gl.guidance` and `gl.relative`.
 """
 
 from importlib.metadata import version
 
 from . import (
     callbacks,
+    data_loss,
     denoiser,
     diffusion,
     distances,
@@ -75,6 +77,7 @@ __all__ = [
     "Trajectory",
     "VAEPosterior",
     "callbacks",
+    "data_loss",
     "denoiser",
     "diagnose",
     "diffusion",

@@ -34,6 +34,7 @@ class Noising:
     Attributes:
         alpha_bar: (K + 1,), where alpha_bar_0 = 1.
         alpha: a (K + 1,), where a_0 = 1 has no meaning.
+        beta, left: 1 - alpha and 1 - alpha_bar (K + 1,), with all their digits.
         signal, noise: x_k is signal_k x_0 plus noise_k times a standard normal, (K + 1,) each.
 
     Raises:
@@ -49,7 +50,10 @@ class Noising:
             t = 1 - torch.arange(1, steps + 1, dtype=torch.float64) / steps
             alpha_bar = VariancePreserving(self.sigma2, schedule).log_alpha_bar(t).exp()
         else:
-            alpha_bar = torch.as_tensor(schedule, dtype=torch.float64)
+            try:
+                alpha_bar = torch.as_tensor(schedule, dtype=torch.float64)
+            except (TypeError, ValueError, RuntimeError):
+                alpha_bar = torch.empty(0)
             inside = alpha_bar.shape == (steps,) and ((alpha_bar > 0) & (alpha_bar < 1)).all()
             if not (inside and (alpha_bar.diff() < 0).all()):
                 raise ValueError(
@@ -59,8 +63,8 @@ class Noising:
         alpha = alpha_bar.clone()
         alpha[1:] /= alpha_bar[:-1]
         self.alpha_bar, self.alpha = alpha_bar.float(), alpha.float()
-        self.signal, self._beta = self.alpha_bar.sqrt(), (1 - alpha).float()
-        self.noise = (self.sigma2 * (1 - alpha_bar)).sqrt().float()
+        self.beta, self.left = (1 - alpha).float(), (1 - alpha_bar).float()
+        self.signal, self.noise = self.alpha_bar.sqrt(), (self.sigma2 * self.left).sqrt()
 
     def marginal(self, x0: Tensor, k: int | Tensor) -> tuple[Tensor, Tensor]:
         """Mean (B, d) and standard deviation of q(x_k | x_0), at one k or one for each row."""
@@ -73,14 +77,14 @@ class Noising:
 
     def step(self, x: Tensor, k: int | Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(x_k | x_{k-1}) at x_{k-1} (B, d)."""
-        std = (self.sigma2 * self._at(self._beta, x, k)).sqrt()
+        std = (self.sigma2 * self._at(self.beta, x, k)).sqrt()
         return self._at(self.alpha, x, k).sqrt() * x, std
 
     def posterior(self, x: Tensor, x0: Tensor, k: int | Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(x_{k-1} | x_k, x_0), by Bayes' rule."""
         before = k - 1
-        beta, left = self._at(self._beta, x, k), 1 - self._at(self.alpha_bar, x, k)
-        left_before = 1 - self._at(self.alpha_bar, x, before)
+        beta, left = self._at(self.beta, x, k), self._at(self.left, x, k)
+        left_before = self._at(self.left, x, before)
         mean = self._at(self.signal, x, before) * beta * x0
         mean = (mean + self._at(self.alpha, x, k).sqrt() * left_before * x) / left
         return mean, (self.sigma2 * beta * left_before / left).sqrt()
@@ -102,6 +106,9 @@ class Noising:
         return self.sigma2**0.5 * torch.randn(n, dim, generator=generator)
 
     def _at(self, values: Tensor, x: Tensor, k: int | Tensor) -> Tensor:
+        least, most = (int(k.min()), int(k.max())) if isinstance(k, Tensor) else (k, k)
+        if not 0 <= least <= most <= self.steps:
+            raise ValueError(f"k from {least} to {most} must be within 0 and steps={self.steps}")
         values = values.to(x.dtype)
         return values[k, None].to(x.device) if isinstance(k, Tensor) else values[k]
 
@@ -110,7 +117,7 @@ def exact_predictor(data: GMM, noising: Noising) -> Predictor:
     """The best prediction of the noise, E[eps | x_k], where the data are a mixture of Gaussians."""
 
     def predict(x: Tensor, k: int) -> Tensor:
-        signal, left = noising.alpha_bar[k].item(), 1 - noising.alpha_bar[k].item()
+        signal, left = noising.alpha_bar[k].item(), noising.left[k].item()
         variance = signal * data.variance + noising.sigma2 * left
         noised = GMM(signal**0.5 * data.means, variance, weights=data.weights)
         return -((noising.sigma2 * left) ** 0.5) * noised.score(x)
@@ -130,15 +137,15 @@ def ancestral(
     for k in range(noising.steps, 0, -1):
         x = _towards(predict, noising, x, k)
         if k > 1:
-            std = (noising.sigma2 * (1 - noising.alpha[k])).sqrt().item()
+            std = (noising.sigma2 * noising.beta[k]).sqrt().item()
             x = x + std * torch.randn(x.shape, generator=generator, device=x.device)
     return x
 
 
 def _towards(predict: Predictor, noising: Noising, x: Tensor, k: int) -> Tensor:
     """Mean of x_{k-1}, given x_k."""
-    beta, left = 1 - noising.alpha[k], 1 - noising.alpha_bar[k]
-    return (x - beta * (noising.sigma2 / left).sqrt() * predict(x, k)) / noising.alpha[k].sqrt()
+    share = noising.beta[k] * (noising.sigma2 / noising.left[k]).sqrt()
+    return (x - share * predict(x, k)) / noising.alpha[k].sqrt()
 
 
 @torch.no_grad()
@@ -163,7 +170,7 @@ def ddim(
     for k, after in _pairs(noising, steps):
         eps = predict(x, k)
         x0 = noising.x0(x, eps, k)
-        left, left_after = 1 - noising.alpha_bar[k], 1 - noising.alpha_bar[after]
+        left, left_after = noising.left[k], noising.left[after]
         share = noising.alpha_bar[k] / noising.alpha_bar[after]
         fresh = eta**2 * noising.sigma2 * (1 - share) * left_after / left
         kept = (noising.sigma2 * left_after - fresh).clamp(min=0).sqrt()
@@ -195,7 +202,7 @@ def heun(predict: Predictor, noising: Noising, x: Tensor, steps: int | None = No
 
 
 def _ratio(noising: Noising, k: int) -> Tensor:
-    return (noising.sigma2 * (1 / noising.alpha_bar[k] - 1)).sqrt()
+    return noising.noise[k] / noising.signal[k]
 
 
 def _pairs(noising: Noising, steps: int | None) -> list[tuple[int, int]]:

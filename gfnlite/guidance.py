@@ -60,7 +60,7 @@ def guided(
     """
     if clip is not None and not clip > 0:
         raise ValueError(f"clip={clip} must be positive")
-    scales = strength(noising, kind, scale) * (noising.sigma2 * (1 - noising.alpha_bar)).sqrt()
+    scales = strength(noising, kind, scale) * noising.noise
 
     def predicted(x: Tensor, k: int) -> Tensor:
         # of whatever dimension the states have

@@ -18,7 +18,7 @@ from .train import Callback, check_fit, train
 from .trajectory import Trajectory, importance_resample
 
 if TYPE_CHECKING:
-    from .denoiser import DataLoss
+    from .data_loss import DataLoss
     from .ensemble import Ensemble
 
 __all__ = ["GFNDiffusion"]

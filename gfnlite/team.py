@@ -14,7 +14,7 @@ from .rollout import backward_rollout, forward_rollout
 from .trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from .denoiser import DataLoss
+    from .data_loss import DataLoss
     from .sampler import GFNDiffusion
 
 __all__ = ["Team"]

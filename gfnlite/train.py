@@ -17,7 +17,7 @@ from .step import prefill, refuse_non_finite, train_step
 from .team import Team
 
 if TYPE_CHECKING:
-    from .denoiser import DataLoss
+    from .data_loss import DataLoss
     from .sampler import GFNDiffusion
 
 __all__ = ["Callback", "check_fit", "train"]

@@ -43,7 +43,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import gfnlite as gl
-from gfnlite.denoiser import DataLoss, Denoiser
+from gfnlite.data_loss import DataLoss
+from gfnlite.denoiser import Denoiser
 from gfnlite.diffusion import Noising, ancestral
 from gfnlite.guidance import STRENGTHS, guided, strength
 from gfnlite.mnist import mnist

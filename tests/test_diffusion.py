@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import gfnlite as gl
-from gfnlite.denoiser import DataLoss, Denoiser, noise_of
+from gfnlite.data_loss import DataLoss, noise_of
+from gfnlite.denoiser import Denoiser
 from gfnlite.diffusion import Noising, ancestral, ddim, exact_predictor, heun
 from gfnlite.policy import Policy
 from gfnlite.process import VariancePreserving
@@ -604,4 +605,55 @@ def model(classes=0, schedule="cosine"):
     ],
 )  # fmt: skip
 def test_bad_input_is_one_clear_error(call, message, one_clear_error):
+    one_clear_error(call, message)
+
+
+# ---------------------------------------------------------------- at the edges
+
+
+def test_the_last_level_is_the_last_whatever_rounding_does(monkeypatch):
+    """15 + (1 - 2^-24) is 16 in float32: no level beyond K."""
+    loss = DataLoss(torch.randn(20, 2), Noising(100, "cosine", 1.0), batch_size=4)
+    rand, most = torch.rand, torch.tensor(1.0).nextafter(torch.tensor(0.0))
+    monkeypatch.setattr(torch, "rand", lambda *a, **k: torch.full_like(rand(*a, **k), most.item()))
+    assert loss(Denoiser(2, loss.noising).policy, [torch.Generator()]).isfinite().all()
+
+
+@pytest.mark.parametrize("steps", [100, 512, 1000])
+def test_little_noise_keeps_its_digits(steps):
+    noising = Noising(steps, "cosine", sigma2=3.0)
+    t = 1 - torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    left = -torch.expm1(VariancePreserving(3.0, "cosine").log_alpha_bar(t))
+    torch.testing.assert_close(noising.left[1:].double(), left, rtol=1e-6, atol=0)
+    tiny = Noising(2, torch.tensor([1 - 1e-9, 0.5], dtype=torch.float64))
+    x = torch.ones(3, 2)
+    assert ancestral(lambda x, k: x, tiny, x).isfinite().all()
+    assert ddim(lambda x, k: x, tiny, x).isfinite().all()
+
+
+def test_a_sampler_with_learned_variances_starts_as_the_model(generator):
+    model = Denoiser(2, Noising(12, "cosine", 1.0), hidden=8)
+    for p in model.policy.parameters():
+        torch.nn.init.normal_(p, std=0.3, generator=generator)
+    x, grid = torch.randn(30, 2, generator=generator), gl.time_grid(12)
+    ways = [model.sampler(gl.gmm9, learn_variance=learned) for learned in (False, True)]
+    fixed, learned = (s.rollout(grid, x=x, generator=torch.Generator()) for s in ways)
+    torch.testing.assert_close(fixed.log_weight, learned.log_weight, rtol=1e-4, atol=1e-4)
+
+
+EDGES = {
+    "level": (lambda: Noising(5).posterior(torch.ones(1, 2), torch.ones(1, 2), 0), "within 0 and"),
+    "beyond": (lambda: Noising(5).marginal(torch.ones(1, 2), 6), "k from 6 to 6 must be within"),
+    "no schedule": (lambda: Noising(4, None), "must be 4 values of alpha_bar"),
+    "classes": (lambda: DataLoss(torch.ones(3, 2), Noising(4), [0, 1, 1], 3.0), "classes=3.0"),
+    "negative": (lambda: DataLoss(torch.ones(3, 2), Noising(4), [0, 1, 1], -3), "classes=-3"),
+    "dimension": (lambda: Denoiser(2, Noising(4)).sampler(gl.ManyWell(4)), "dim=2 but target"),
+    "steps": (lambda: Denoiser(2, Noising(4)).sampler(gl.gmm9, steps=9), "steps cannot be changed"),
+    "ancestral": (lambda: Denoiser(2, Noising(4)).sample(3, steps=2), "do not go with"),
+    "flow": (lambda: Denoiser(2, Noising(4)).sample(3, method="flow", eta=1.0), "do not go with"),
+}
+
+
+@pytest.mark.parametrize("call, message", EDGES.values(), ids=EDGES)
+def test_a_mistake_at_the_edge_is_one_clear_error(call, message, one_clear_error):
     one_clear_error(call, message)

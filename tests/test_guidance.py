@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import gfnlite as gl
-from gfnlite.denoiser import DataLoss, Denoiser
+from gfnlite.data_loss import DataLoss
+from gfnlite.denoiser import Denoiser
 from gfnlite.diffusion import Noising, ancestral, exact_predictor
 from gfnlite.guidance import STRENGTHS, classifier_free, guided, strength
 from gfnlite.preference import Preference

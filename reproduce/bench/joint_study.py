@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import gfnlite as gl
-from gfnlite.denoiser import DataLoss
+from gfnlite.data_loss import DataLoss
 from gfnlite.diffusion import Noising
 
 from .. import report
