@@ -14,7 +14,7 @@ from .config import integer
 from .mixtures import GMM
 from .process import VariancePreserving
 
-__all__ = ["Noising", "Predictor", "ancestral", "ddim", "exact_predictor", "heun"]
+__all__ = ["Noising", "Predictor", "ancestral", "ddim", "exact_predictor", "heun", "step_mean"]
 
 Predictor = Callable[[Tensor, int], Tensor]
 
@@ -125,6 +125,12 @@ def exact_predictor(data: GMM, noising: Noising) -> Predictor:
     return predict
 
 
+def step_mean(predict: Predictor, noising: Noising, x: Tensor, k: int) -> Tensor:
+    """Mean of x_{k-1} in ancestral generation, given x_k (B, d)."""
+    share = noising.beta[k] * (noising.sigma2 / noising.left[k]).sqrt()
+    return (x - share * predict(x, k)) / noising.alpha[k].sqrt()
+
+
 @torch.no_grad()
 def ancestral(
     predict: Predictor, noising: Noising, x: Tensor, generator: torch.Generator | None = None
@@ -135,17 +141,11 @@ def ancestral(
     scale over 1 - alpha_bar_k; the last mean is the sample: a step of P_F, but for the last noise.
     """
     for k in range(noising.steps, 0, -1):
-        x = _towards(predict, noising, x, k)
+        x = step_mean(predict, noising, x, k)
         if k > 1:
             std = (noising.sigma2 * noising.beta[k]).sqrt().item()
             x = x + std * torch.randn(x.shape, generator=generator, device=x.device)
     return x
-
-
-def _towards(predict: Predictor, noising: Noising, x: Tensor, k: int) -> Tensor:
-    """Mean of x_{k-1}, given x_k."""
-    share = noising.beta[k] * (noising.sigma2 / noising.left[k]).sqrt()
-    return (x - share * predict(x, k)) / noising.alpha[k].sqrt()
 
 
 @torch.no_grad()

@@ -22,8 +22,8 @@ STRENGTHS = {
     "constant": lambda part, alpha_bar: torch.ones_like(part),
     "linear": lambda part, alpha_bar: 1 - part,
     "cosine": lambda part, alpha_bar: torch.cos(0.5 * math.pi * part).square(),
-    # the share of the variance of x_k that is data: right to first order if E is quadratic and the
-    # data are normal with the noise's variance
+    # the share of the variance of x_k that is data: right to first order if these are normal with
+    # the noise's variance, and E is weak, quadratic and least at their mean
     "variance": lambda part, alpha_bar: alpha_bar,
 }
 

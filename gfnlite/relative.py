@@ -41,7 +41,7 @@ class RelativeSampler:
 
     Attributes:
         policy: the network.
-        log_z: log Z_theta, of E_prior[r], as learned by "tb".
+        log_z: log Z_theta, of log E_prior[r]; None unless "tb" has learned it.
         energy_calls: points at which the reward was asked for in training.
 
     Raises:
@@ -59,12 +59,12 @@ class RelativeSampler:
         self.policy = copy.deepcopy(prior.policy)
         self.fixed = copy.deepcopy(prior.policy).requires_grad_(False)
         self.seed, self.generator = seed, torch.Generator().manual_seed(seed)
-        self.iteration = self.energy_calls = 0
+        self.iteration, self.energy_calls, self.learned = 0, 0, False
 
     @property
-    def log_z(self) -> float:
+    def log_z(self) -> float | None:
         """Of the learned normaliser, in nats."""
-        return self.policy.log_z_value.item()
+        return self.policy.log_z_value.item() if self.learned else None
 
     def fit(
         self, iterations: int = 1000, batch_size: int = 200, lr: float = 1e-3,
@@ -85,6 +85,7 @@ class RelativeSampler:
             {"params": self.policy.normaliser(), "lr": config.lr_log_z},
         ]
         optimiser = torch.optim.Adam(groups, fused=True)
+        self.learned |= objective == "tb"
         for _ in counted(integer("iterations", iterations, 0), "relative balance", progress):
             trajectory = self.trajectory(batch_size, exploration, record=True)
             refuse_non_finite(trajectory, [self])

@@ -76,12 +76,19 @@ def test_guidance_does_not_sample_the_tilted_density():
     mean = variance * (PRIOR.means[0] / 0.6 + CENTRE / WIDTH**2)
     by_guidance, spread = chain(1.0)
     assert (by_guidance - mean).norm() > 0.1 and abs(spread / variance - 1) > 0.05
+    n, twin = 20_000, torch.Generator().manual_seed(5)
+    bent = guided(exact_predictor(PRIOR, NOISING), NOISING, bowl)
+    x = ancestral(bent, NOISING, NOISING.start(n, 2, twin), twin)
+    assert (x.mean(0) - mean).norm() > 0.1 + 4 * math.sqrt(2 * variance / n)
     plain, _ = chain(0.0)  # while what is left of the discretisation alone is small
     assert (plain - PRIOR.means[0]).norm() < 0.1
 
 
 def test_the_variances_strength_is_right_to_first_order():
-    """Of data N(0, sigma^2 I) and a weak quadratic energy; other strengths are not."""
+    """Of data N(0, sigma^2 I) and a weak quadratic energy around their mean; others are not.
+
+    Around another centre c the pull to it takes the strength sqrt(alpha_bar): no one will do.
+    """
     weak, bar = 1e4, NOISING.alpha_bar[1:].double()
     tilted = 1 / (1 / NOISING.sigma2 + 1 / weak)
     noised = bar * tilted + (1 - bar) * NOISING.sigma2
@@ -89,6 +96,9 @@ def test_the_variances_strength_is_right_to_first_order():
     torch.testing.assert_close(
         strength(NOISING, "variance")[1:].double(), exact, rtol=1e-3, atol=1e-6
     )
+    to_centre = bar.sqrt() * tilted / noised
+    torch.testing.assert_close(to_centre, bar.sqrt(), rtol=1e-3, atol=1e-6)
+    assert (to_centre - exact).max() > 0.2
     for kind in set(STRENGTHS) - {"variance"}:
         assert not torch.allclose(strength(NOISING, kind)[1:].double(), exact, rtol=0.05)
 
@@ -235,6 +245,7 @@ def test_log_weights_are_constant_where_the_reward_is(prior):
     assert (sampler.log_weight(50) - 1.5).abs().max() < 1e-3
     sampler.fit(150, batch_size=16, lr=1e-6, objective="tb", progress=False)
     assert sampler.log_z == pytest.approx(1.5, abs=0.1)
+    assert RelativeSampler(prior, tilt).fit(2, progress=False).log_z is None
 
 
 # ---------------------------------------------------------------- several objectives

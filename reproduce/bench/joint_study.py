@@ -65,14 +65,21 @@ def load(path: Path = RESULTS) -> dict[str, dict[str, dict]]:
 
 
 def run(cells: Iterable[tuple[str, str]] = CELLS, path: Path = RESULTS, **changes) -> None:
-    """Measure each cell that the file does not have, and add it there at once."""
+    """Measure each cell that the file does not have, and add it there at once.
+
+    Raises:
+        ValueError: if the file's cells were measured with other settings.
+    """
+    settings = SETTINGS | changes
+    if path.exists() and (found := json.loads(path.read_text())["settings"]) != settings:
+        raise ValueError(f"{path} is of settings {found}, not {settings}: move it away")
     for data, weight in cells:
         done = load(path)
         if weight in done.get(data, {}):
             continue
         row = measure(data, WEIGHTS[weight], **changes)
         cells_now = done | {data: done.get(data, {}) | {weight: row}}
-        about = {"torch": torch.__version__, "threads": 1, "settings": SETTINGS | changes}
+        about = {"torch": torch.__version__, "threads": 1, "settings": settings}
         gl.write_json(path, about | {"missing": list(MISSING), "cells": cells_now})
         print(f"{data}, lambda {weight}: {row}", flush=True)
 
