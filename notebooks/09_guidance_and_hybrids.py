@@ -159,7 +159,7 @@ plt.show()
 
 # %% [markdown]
 # Move the slider: contours are the tilted density for $\lambda = 1$, dots are samples guided at the
-# strength shown. A negative one is the wrong sign.
+# strength shown; the last one has the wrong sign.
 
 # %%
 start = noising.start(600, 2, torch.Generator().manual_seed(3))
@@ -184,7 +184,7 @@ def strength_in_words(strength):
 
 
 gl.explore(
-    at_strength, strength_in_words, strength=[-0.5, 0.0, 0.5, 1.0, 2.0, 4.0]
+    at_strength, strength_in_words, strength=[0.0, 0.5, 1.0, 2.0, 4.0, -0.5]
 )
 
 # %% [markdown]
@@ -205,8 +205,10 @@ gl.explore(
 # every trajectory it asks
 #
 # $$
-# \log Z_\theta + \log P_F(\tau; \theta)
-#   = \log P_F^{\text{model}}(\tau) + \log r(x_1) ,
+# \begin{aligned}
+# &\log Z_\theta + \log P_F(\tau; \theta) \\
+# &\quad = \log P_F^{\text{model}}(\tau) + \log r(x_1) ,
+# \end{aligned}
 # $$ (eq-09-rtb)
 #
 # and where that holds, the sampler draws from the model's own density times $r$

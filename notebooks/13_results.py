@@ -30,6 +30,7 @@ import json
 import math
 import os
 import statistics
+from collections import Counter
 from html import escape
 from pathlib import Path
 
@@ -195,7 +196,9 @@ def behind(row):
     cells = [number(m[name], 2) for name in names]
     found = m["modes"]["values"] if m["modes"] else []
     floor = m["w2_floor"] and m["w2_floor"] | {"std": None}
-    cells += [", ".join(f"{n:g}" for n in found) or "–"]
+    counts = Counter(sorted(found)).items()
+    times = [f"{n:g}" if c == 1 else f"{c} × {n:g}" for n, c in counts]
+    cells += [", ".join(times) or "–"]
     cells += [number(m["w2"], 2), number(floor, 2)]
     return [f"{row['method']}, {row['profile']}", *cells]
 
@@ -204,7 +207,7 @@ ran = [row for row in ledger["rows"] if row["seeds"]]
 table(BEHIND, [behind(row) for row in ran], words=(0,))
 
 # %% [markdown]
-# Modes are listed seed by seed. Each row comes from this run folder and commit (or commits, if its
+# Modes are those that each seed found. Each row comes from this run folder and commit (or commits, if its
 # seeds were run at different times), and took so many seconds of training a seed, on one core or
 # on the GPU that is named. All seeds of a row were trained together, and the rows of a GPU side by
 # side, so that one of them alone would take less:
