@@ -130,6 +130,26 @@ def test_classifier_free_guidance_is_between_and_beyond_its_parts(generator):
     torch.testing.assert_close(classifier_free(one, other, 2.0)(x, 3), wanted)
 
 
+def test_guidance_by_labels_makes_overlapping_classes_surer(generator):
+    """Fidelity by Bayes' rule rises with the strength, and falls with one of the wrong sign."""
+    clouds = gl.GMM([[0.0, 1.2], [-1.1, -0.6], [1.1, -0.6]], 0.8)
+
+    def right(x):
+        return (-torch.cdist(x, clouds.means).square() / 1.6).softmax(1)
+
+    x = clouds.sample(6000, generator)
+    labels = right(x).multinomial(1, generator=generator)[:, 0]
+    model = Denoiser(2, Noising(25, "cosine", 1.6), classes=3, hidden=32)
+    model.fit(x, labels, iterations=700, progress=False)
+    n, sure = 2000, {}
+    for scale in (-0.7, 0.0, 1.0):
+        sure[scale] = right(model.sample(n, label=0, scale=scale))[:, 0].mean().item()
+    error = 4 * 0.5 / math.sqrt(n)  # a probability has a standard deviation of at most a half
+    exact = right(x[labels == 0])[:, 0].mean().item()
+    assert abs(sure[0.0] - exact) < 2 * error
+    assert sure[-0.7] + error < sure[0.0] < sure[1.0] - error
+
+
 # ---------------------------------------------------------------- data and energy together
 
 
