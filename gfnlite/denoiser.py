@@ -14,9 +14,10 @@ from .diffusion import Noising, Predictor, ancestral, ddim, heun
 from .energy import Target
 from .guidance import classifier_free
 from .policy import Policy
+from .progress import counted
 from .sampler import GFNDiffusion
 
-__all__ = ["Denoiser", "counted"]
+__all__ = ["Denoiser"]
 
 METHODS = ("ancestral", "ddim", "flow")
 
@@ -68,7 +69,7 @@ class Denoiser:
         decay = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda i: min(1.0, 2 * (1 - i / max(1, iterations)))
         )
-        for _ in counted(iterations, "denoiser", progress):
+        for _ in counted(range(iterations), progress, "denoiser"):
             optimiser.zero_grad()
             loss = loss_of(self.policy, [self.generator]).sum()
             loss.backward()
@@ -156,14 +157,3 @@ class Denoiser:
             theirs[name][tuple(map(slice, value.shape))] = value
         made.optimiser = build.optimiser(config, made.policy)
         return made
-
-
-def counted(iterations: int, what: str, progress: bool):
-    """0 to iterations - 1, with a progress bar if it is wanted and tqdm is there."""
-    if not progress:
-        return range(iterations)
-    try:
-        from tqdm import tqdm
-    except ImportError:  # an extra
-        return range(iterations)
-    return tqdm(range(iterations), what, unit="it", mininterval=0.5)

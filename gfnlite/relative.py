@@ -18,9 +18,10 @@ from torch import Tensor
 
 from .callables import as_target
 from .config import Config, integer
-from .denoiser import Denoiser, counted
+from .denoiser import Denoiser
 from .energy import Target
 from .process import VariancePreserving, time_grid
+from .progress import counted
 from .rollout import forward_rollout, gradient
 from .step import objective as loss_of
 from .step import refuse_non_finite
@@ -86,7 +87,8 @@ class RelativeSampler:
         ]
         optimiser = torch.optim.Adam(groups, fused=True)
         self.learned |= objective == "tb"
-        for _ in counted(integer("iterations", iterations, 0), "relative balance", progress):
+        iterations = range(integer("iterations", iterations, 0))
+        for _ in counted(iterations, progress, "relative balance"):
             trajectory = self.trajectory(batch_size, exploration, record=True)
             refuse_non_finite(trajectory, [self])
             optimiser.zero_grad()

@@ -13,6 +13,7 @@ from . import metrics
 from .energy import given
 from .files import write_bytes
 from .process import time_grid
+from .progress import progress_bar
 from .step import prefill, refuse_non_finite, train_step
 from .team import Team
 
@@ -75,7 +76,8 @@ def _train_team(samplers, until, folders, progress, callbacks, compile, data) ->
     team = Team(samplers, compile, data)
     config, start, began = team.config, team.iteration, time.monotonic()
     log_every = max(1, config.iterations // LOGS)
-    bar = _progress_bar(start, until, progress, len(team))
+    what = "training" if len(team) == 1 else f"training {len(team)} seeds"
+    bar = progress_bar(progress, start, until, what)
     before, saved = [sampler.seconds for sampler in samplers], began
     try:
         for sampler in samplers:
@@ -145,14 +147,3 @@ def _measure(team: Team, s: int, loss: float) -> dict:
         "elbo": metrics.elbo(generated.log_weight),
         "eubo": upper,
     }
-
-
-def _progress_bar(start: int, end: int, wanted: bool, runs: int):
-    if not wanted:
-        return None
-    try:
-        from tqdm import tqdm
-    except ImportError:  # an extra: training works without it
-        return None
-    what = "training" if runs == 1 else f"training {runs} seeds"
-    return tqdm(total=end, initial=start, desc=what, unit="it", mininterval=0.5)

@@ -15,6 +15,7 @@ from .cpu import large_matmuls
 from .energy import LOG_2PI, ClosedForm
 from .files import write_bytes
 from .mnist import mnist
+from .progress import counted
 
 __all__ = ["VAE", "VAEPosterior", "pretrained", "vae_energy"]
 
@@ -133,7 +134,7 @@ class VAE(nn.Module):
             optimiser.load_state_dict(state["optimiser"])
             generator.set_state(state["generator"])
             done = state["epochs"]
-        for epoch in _counted(range(done, epochs), progress):
+        for epoch in counted(range(done, epochs), progress, "VAE", "epoch"):
             for chosen in torch.randperm(len(images), generator=generator).split(batch_size):
                 loss = -self.elbo(self.as_seen(images[chosen], generator), generator).mean()
                 optimiser.zero_grad()
@@ -283,13 +284,3 @@ def check_images(images: Tensor, pixels: int) -> None:
     low, high = images.min().item(), images.max().item()
     if not (0 <= low and high <= 1):
         raise ValueError(f"images must have values in [0, 1], got from {low:g} to {high:g}")
-
-
-def _counted(values: range, progress: bool):
-    if not progress:
-        return values
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        return values
-    return tqdm(values, "VAE", initial=values.start, total=values.stop, unit="epoch")

@@ -48,16 +48,11 @@ from gfnlite.diffusion import (
     heun,
 )
 from gfnlite.mnist import mnist
+from gfnlite.plots import BLUE, GREEN, GREY, ORANGE
 from gfnlite.vae import pretrained
 
 torch.set_num_threads(1)  # matrices this small need no second thread
 gl.plots.style()
-BLUE, ORANGE, GREEN, GREY = (
-    gl.plots.BLUE,
-    gl.plots.ORANGE,
-    gl.plots.GREEN,
-    gl.plots.GREY,
-)
 
 # %% tags=["parameters"]
 # smoke (seconds), quick (under two minutes) or full (longer trainings)

@@ -43,15 +43,10 @@ import torch
 from torch import optim
 
 import gfnlite as gl
+from gfnlite.plots import BLUE, GREY, ORANGE
 
 torch.set_num_threads(1)  # matrices this small need no second thread
 gl.plots.style()
-BLUE, ORANGE, GREEN, GREY = (
-    gl.plots.BLUE,
-    gl.plots.ORANGE,
-    gl.plots.GREEN,
-    gl.plots.GREY,
-)
 
 # %% tags=["parameters"]
 # smoke (seconds), quick (under a minute) or full (smaller standard errors)

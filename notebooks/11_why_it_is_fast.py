@@ -662,9 +662,8 @@ table(
 # - **Compiling** (`fit(compile=True)`) fuses small operations. On a CPU the gradient gains a little,
 #   an evaluation or a walk loses: the library's GELU is faster than the compiled one, and each
 #   compiled call has a cost of its own. So there `compile=True` compiles the gradient alone. On a
-#   GPU it compiles nothing, which gained nothing either, but captures the whole step as one CUDA
-#   graph, so that Python's part vanishes: several times faster, and five seeds for the price of
-#   one (`python -m reproduce bench --only gpu` measures it on yours).
+#   GPU it compiles nothing, but captures the whole step as one CUDA graph, so that Python's part
+#   vanishes. What that gains on yours, `python -m reproduce bench --only gpu` measures.
 # - **Keeping the activations too**, beside the pre-activations, spares phase 2 a GELU. It gains a few
 #   percent of a walk and its way back, for twice the memory: not kept.
 # - **Evaluating again** instead of keeping anything is slower, but less so than one would think:
