@@ -204,7 +204,7 @@ def behind(row):
 
 
 ran = [row for row in ledger["rows"] if row["seeds"]]
-table(BEHIND, [behind(row) for row in ran], words=(0,))
+table(BEHIND, [behind(row) for row in ran], words=(0, 5))
 
 # %% [markdown]
 # Modes are those that each seed found. Each row comes from this run folder and commit (or commits, if its
@@ -229,7 +229,7 @@ table(["run", "commit", "device", "seconds"], sources, words=(0, 1, 2))
 
 # %% tags=["hide-input"]
 mine = [row for result in local.values() for row in result["rows"]]
-shown = table(BEHIND, [behind(row) for row in mine], words=(0,))
+shown = table(BEHIND, [behind(row) for row in mine], words=(0, 5))
 shown if mine else Markdown("*None in this copy of the book.*")
 
 # %% [markdown]
