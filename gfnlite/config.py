@@ -7,6 +7,7 @@ import operator
 import types
 import typing
 from dataclasses import dataclass
+from functools import cache
 
 __all__ = ["Config", "integer"]
 
@@ -101,7 +102,7 @@ class Config:
     ls_temperature: float = _setting(1.0, "MALA samples R^(1 / temperature)", above=0)
 
     def __post_init__(self):
-        hints = typing.get_type_hints(type(self))
+        hints = _hints(type(self))
         for field in dataclasses.fields(self):
             value = _checked(field, hints[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)  # an int given for a float becomes one
@@ -198,6 +199,10 @@ def integer(name: str, value, least: int, most: int | None = None) -> int:
         limit = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name}={value!r} must be an integer {limit}")
     return number
+
+
+# Evaluating the annotations takes longer than checking the values.
+_hints = cache(typing.get_type_hints)
 
 
 def _checked(field: dataclasses.Field, hint, value):
