@@ -59,6 +59,13 @@ class Run:
         """Where the run keeps everything."""
         return RUNS / self.name
 
+    @property
+    def parameters(self) -> dict[str, object]:
+        """What papermill gives to the notebook."""
+        own = {"task": self.task, "method": self.method, "profile": self.profile}
+        own |= {"seeds": list(self.seeds), "out_dir": str(self.folder)}
+        return own | dict(self.overrides)
+
 
 def load(profile: str, seeds: list[int] | None = None, overrides: Mapping | None = None):
     """All runs of a profile, in the order of the files; `overrides` win over the YAML's.
