@@ -3,8 +3,8 @@
 Results of a task are {"task", "true_log_z", "floor": {"delta_log_z", "steps", "sigma2"}, "rows"},
 the floor only where it can be computed, and a row is {"method", "profile", "seeds", "metrics":
 {name: {"mean", "std", "values"}}, "paper", "verdict", "reason", "runs", "commit", "device",
-"verdicts": {column: {"verdict", "p", "reason"}}}. Beside it lie the same as <task>.csv, and the
-forest plots of the paper's columns as <task>.svg.
+"verdicts": {column: {"metric", "verdict", "p", "reason"}}}. Beside it lie the same as <task>.csv,
+and the forest plots of the paper's columns as <task>.svg.
 """
 
 import json

@@ -49,7 +49,8 @@ def welch(ours: dict, paper: dict, runs: int = PAPER_RUNS) -> float:
 def judge(rows: list[dict], apart: dict[str, str] | None = None) -> None:
     """Give each row of a table its "verdict" and "reason", and each published cell its own.
 
-    A row's "verdicts" are {column: {"verdict", "p", "reason"}}. Only rows whose verdict is still
+    A row's "verdicts" are {column: {"metric", "verdict", "p", "reason"}}, the metric being ours
+    that stands there. Only rows whose verdict is still
     "compare" are compared; what the others have, their cells have too. A cell matches if its p,
     adjusted over all cells compared in the table, is above 5%; otherwise it is better or worse,
     which is "open" until reasons.yaml explains it. A row is worse if any cell is, else better if
@@ -65,11 +66,11 @@ def judge(rows: list[dict], apart: dict[str, str] | None = None) -> None:
         for column, paper in (row["paper"] or {}).items():
             if paper is None:  # the paper has no such cell
                 continue
-            cell = {"verdict": row["verdict"], "p": None, "reason": row["reason"]}
+            name, mine = ours(row, column)
+            cell = {"metric": name, "verdict": row["verdict"], "p": None, "reason": row["reason"]}
             row["verdicts"][column] = cell
             if row["verdict"] != "compare":
                 continue
-            _, mine = ours(row, column)
             why = _incomparable(column, mine, paper, apart or {})
             if why:
                 cell.update(verdict="not comparable", reason=f"explained: {why}")

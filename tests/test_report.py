@@ -293,7 +293,7 @@ def test_verdicts_turn_with_the_numbers():
     row = {"verdict": "compare", "reason": "open", "metrics": {"paper_elbo": cell(400.0)}}
     row["paper"] = {"log_z": {"mean": 380.0, "std": 1.0}}
     verdict.judge([row])
-    assert row["verdict"] == "better"
+    assert row["verdict"] == "better" and row["verdicts"]["log_z"]["metric"] == "paper_elbo"
 
 
 def test_welch_is_the_textbook_one():
@@ -314,7 +314,7 @@ def test_every_published_cell_has_a_verdict_and_its_reason():
     assert cells["delta_log_z"]["reason"] == "none"
     assert cells["delta_log_z_rw"]["verdict"] == "worse" and cells["delta_log_z_rw"]["p"] < 0.001
     assert cells["delta_log_z_rw"]["reason"] == "open"
-    assert cells["w2"] == {"verdict": "not comparable", "p": None,
+    assert cells["w2"] == {"metric": "w2", "verdict": "not comparable", "p": None,
                            "reason": "explained: not measured here"}  # fmt: skip
     assert (found["TB", "full"]["verdict"], found["TB", "full"]["reason"]) == ("worse", "open")
     quick = found["TB", "quick"]["verdicts"].values()
