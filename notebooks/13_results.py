@@ -126,23 +126,28 @@ def columns(result):
 def ledger(result):
     """The paper's rows and ours under them, with verdicts and reasons."""
     names = columns(result)
-    lines, above = [], None
+    lines, above, apart = [], None, {}
     for row in result["rows"]:
-        method = row["method"]
+        method, mine = row["method"], row["seeds"]
         if row["paper"] and method != above:
             values = [published(row["paper"].get(name)) for name in names]
-            lines.append([method, "paper", *values, ""])
+            standing = "" if mine else row["verdict"]
+            lines.append([method, "paper", *values, standing])
             above = method
-        name, run = "" if method == above else method, row["profile"]
-        if row["seeds"]:
-            run += f", {len(row['seeds'])} seeds"
+        if mine:
+            name = "" if method == above else method
+            run = f"{row['profile']}, {len(mine)} seeds"
             values = [ours(row, column) for column in names]
             lines.append([name, run, *values, row["verdict"]])
-        else:
-            lines.append([name, f"{run}: {row['verdict']}"])
         if row["reason"] != "none":
             lines.append(["", row["reason"]])
         above = method
+        for column, cell in row["verdicts"].items():
+            if cell["verdict"] == "not comparable" != row["verdict"]:
+                apart[column] = cell["reason"]
+    for column, why in apart.items():
+        name = COLUMNS.get(column, column)
+        lines.append(["", f"{name}: not comparable, {why}"])
     labels = [COLUMNS.get(name, name) for name in names]
     head = ["method", "run", *labels, "verdict"]
     return table(head, lines, words=(0, 1, len(head) - 1))

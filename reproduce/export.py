@@ -2,9 +2,11 @@
 
 import csv
 import io
+from collections.abc import Iterable
 
 from gfnlite.forest import interval
 
+from .experiments import BadInput
 from .verdict import PAPER_RUNS, ours
 
 LABELS = {
@@ -113,6 +115,21 @@ def latex(result: dict) -> str:
 
 
 FORMATS = {"csv": as_csv, "markdown": markdown, "latex": latex}
+
+
+def text(results: Iterable[dict], form: str) -> str:
+    """Several results in one text of a form; a CSV has its head once.
+
+    Raises:
+        BadInput: for a form that is not in `FORMATS`.
+    """
+    if form not in FORMATS:
+        raise BadInput(f"format={form!r} is unknown; allowed: {', '.join(FORMATS)}")
+    parts = [FORMATS[form](result) for result in results]
+    if form == "csv":
+        parts[1:] = [part.partition("\n")[2] for part in parts[1:]]
+        return "".join(parts)
+    return "\n".join(parts)
 
 
 def _digits(value) -> str:

@@ -21,7 +21,7 @@ def svg(result: dict) -> bytes:
         matplotlib.rcParams.update({"svg.hashsalt": result["task"], "svg.fonttype": "none"})
         rows = result["rows"]
         names = [name for name in columns(result) if any(_cells(row, name) for row in rows)]
-        size = (2.2 + 3.0 * len(names), 1.2 + 0.42 * len(rows))
+        size = (2.0 + 2.1 * len(names), 1.5 + 0.42 * len(rows))
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
         for ax, column in zip(panels, names, strict=True):
@@ -30,7 +30,7 @@ def svg(result: dict) -> bytes:
         signs = {}
         for ax in panels:
             signs |= dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
-        figure.legend(signs.values(), signs, loc="outside right center")
+        figure.legend(signs.values(), signs, loc="outside lower center", ncols=len(signs))
         title = f"{result['task']}: the paper and ours, 95% intervals of the mean"
         figure.suptitle(title, fontsize=11, fontweight="bold")
         file = io.BytesIO()

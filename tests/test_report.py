@@ -436,6 +436,16 @@ def test_csv_holds_every_number_and_any_name():
     assert (blank["mean"], blank["paper_mean"], blank["verdict"]) == ("", "6.37", "not run")
 
 
+def test_several_results_are_one_text():
+    results = [table.table(task, []) for task in ("25gmm", "lgcp")]
+    lines = list(csv.DictReader(io.StringIO(export.text(results, "csv"))))
+    assert {line["task"] for line in lines} == {"25gmm", "lgcp"}
+    assert export.text(results, "latex").count(r"\begin{tabular}") == 2
+    assert "## lgcp" in export.text(results, "markdown")
+    with pytest.raises(experiments.BadInput, match="format='pdf' is unknown; allowed: csv, mark"):
+        export.text(results, "pdf")
+
+
 def test_markdown_is_one_table_whatever_the_names_are():
     _, result = hostile()
     text = export.markdown(result)
