@@ -19,7 +19,11 @@ FOLDER = ROOT / "reproduce" / "experiments"
 NOTEBOOKS = ROOT / "notebooks"
 RUNS = ROOT / "reproduce" / "runs"
 
-KEYS = {"task": str, "notebook": str, "methods": list, "seeds": dict, "overrides": dict}
+KEYS = {
+    "task": str, "notebook": str, "methods": list, "seeds": dict, "overrides": dict,
+    "published": str,
+}  # fmt: skip
+OPTIONAL = ("overrides", "published")
 # Parameters that a run sets itself; the others of a notebook are overrides of its preset.
 OWN_PARAMETERS = {"task", "method", "profile", "seeds", "out_dir"}
 
@@ -38,6 +42,10 @@ class Run:
     seeds: tuple[int, ...]
     notebook: str
     overrides: Mapping[str, object]
+    published: str = ""  # the paper's table in published.json; by default the task's name
+
+    def __post_init__(self):
+        object.__setattr__(self, "published", self.published or self.task)
 
     @property
     def config(self) -> gl.Config:
@@ -138,7 +146,7 @@ def _read(path: Path, profile: str, seeds: list[int] | None, overrides: dict) ->
         if not isinstance(value, KEYS[key]):
             raise BadInput(f"{path.name}: {key}={value!r} must be a {KEYS[key].__name__}")
     for key in KEYS:
-        if key not in data and key != "overrides":
+        if key not in data and key not in OPTIONAL:
             raise BadInput(f"{path.name}: the key {key!r} is missing")
     if not (NOTEBOOKS / f"{data['notebook']}.py").is_file() or "/" in data["notebook"]:
         raise BadInput(f"{path.name}: notebook={data['notebook']!r} is not in notebooks/")
@@ -148,7 +156,10 @@ def _read(path: Path, profile: str, seeds: list[int] | None, overrides: dict) ->
     runs = []
     for method in data["methods"]:
         settings = data.get("overrides", {}) | overrides
-        run = Run(data["task"], method, profile, tuple(seeds), data["notebook"], settings)
+        run = Run(
+            data["task"], method, profile, tuple(seeds), data["notebook"], settings,
+            data.get("published", ""),
+        )  # fmt: skip
         try:
             _ = run.config  # the package checks names, types and ranges
         except (ValueError, TypeError) as error:
