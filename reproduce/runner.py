@@ -17,7 +17,7 @@ import torch
 
 import gfnlite as gl
 
-from .experiments import NOTEBOOKS, ROOT, Run
+from .experiments import NOTEBOOKS, ROOT, Run, parameters
 
 # It warns of parameters written `int | None`, which its reader misses; ours were checked before.
 logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -82,15 +82,13 @@ def execute(run: Run) -> str:
 def _papermill(run: Run) -> None:
     output = run.folder / "notebook.ipynb"
     temporary = run.folder / ".notebook.ipynb"
-    parameters = {"task": run.task, "method": run.method, "profile": run.profile}
-    parameters |= {"seeds": list(run.seeds), "out_dir": str(run.folder)} | dict(run.overrides)
     os.environ["GFNLITE_STATIC"] = "1"  # nobody moves a slider
     notebook = jupytext.read(NOTEBOOKS / f"{run.notebook}.py")
     try:
         papermill.execute_notebook(
             notebook,
             str(temporary),
-            parameters,
+            parameters(run),
             kernel_name="python3",
             language="python",
             cwd=str(NOTEBOOKS),
