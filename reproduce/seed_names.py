@@ -154,7 +154,8 @@ def _method(values: Mapping, labels: Mapping) -> str:
 def _check(run: Run, labels: Mapping[str, list[str]]) -> None:
     """As `experiments.check`, and names what the user wrote."""
     if not (experiments.NOTEBOOKS / f"{run.notebook}.py").is_file():
-        raise BadInput(f"{', '.join(labels['task'])}: there is no notebook {run.notebook}")
+        asked = ", ".join(labels.get("task", [run.task]))
+        raise BadInput(f"{asked}: there is no notebook {run.notebook}")
     try:
         experiments.check(run)
     except BadInput as error:

@@ -80,6 +80,12 @@ def test_what_was_not_measured_scales_as_the_benchmark_does():
         for value in values:
             ratio = ours[value] / ours[cost.USUAL[axis]]
             assert estimated(**{setting: value}) == pytest.approx(ratio * usual)
+    # a coarse part costs what so few steps do
+    whole = estimated(profile="quick", coarse_steps=None)
+    few = estimated(profile="quick", coarse_steps=None, steps=20)
+    for share in (0.0, 0.3, 1.0):
+        mixed = estimated(profile="quick", coarse_steps=20, coarse_fraction=share)
+        assert mixed == pytest.approx(share * few + (1 - share) * whole)
     # between and beyond them it goes on
     assert usual < estimated(steps=150) < estimated(steps=200) < estimated(steps=400)
     assert estimated(steps=400) == pytest.approx(2 * estimated(steps=200), rel=0.1)
