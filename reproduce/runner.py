@@ -20,7 +20,7 @@ from jupyter_client import AsyncKernelManager
 import gfnlite as gl
 from gfnlite.machine import device_name
 
-from .experiments import NOTEBOOKS, Run
+from .experiments import NOTEBOOKS, Run, parameters
 from .lock import is_locked, locked
 from .provenance import code_label, now, provenance
 from .stopping import Stop, Stopped, stoppable
@@ -134,7 +134,7 @@ def _papermill(run: Run, handle: int, stop: Stop) -> None:
             papermill.execute_notebook(
                 _notebook(run),
                 str(temporary),
-                run.parameters,
+                parameters(run),
                 kernel_name="python3",
                 language="python",
                 cwd=str(NOTEBOOKS),
