@@ -19,9 +19,14 @@ FOLDER = ROOT / "reproduce" / "experiments"
 NOTEBOOKS = ROOT / "notebooks"
 RUNS = ROOT / "reproduce" / "runs"
 
-KEYS = {"task": str, "notebook": str, "methods": list, "seeds": dict, "overrides": dict}
-# Parameters that a run sets itself; the others of a notebook are overrides of its preset.
-OWN_PARAMETERS = {"task", "method", "profile", "seeds", "out_dir"}
+KEYS = {
+    "task": str, "notebook": str, "methods": list, "seeds": dict, "overrides": dict,
+    "published": str,
+}  # fmt: skip
+OPTIONAL = ("overrides", "published")
+# Parameters that a run sets itself; the others of a notebook are overrides of its preset, and
+# `settings`, if it has that, takes every setting that has no parameter of its own.
+OWN_PARAMETERS = {"task", "method", "profile", "seeds", "out_dir", "settings"}
 
 
 class BadInput(ValueError):
@@ -38,6 +43,10 @@ class Run:
     seeds: tuple[int, ...]
     notebook: str
     overrides: Mapping[str, object]
+    published: str = ""  # the paper's table in published.json; by default the task's name
+
+    def __post_init__(self):
+        object.__setattr__(self, "published", self.published or self.task)
 
     @property
     def config(self) -> gl.Config:
@@ -59,12 +68,34 @@ class Run:
         """Where the run keeps everything."""
         return RUNS / self.name
 
-    @property
-    def parameters(self) -> dict[str, object]:
-        """What papermill gives to the notebook."""
-        own = {"task": self.task, "method": self.method, "profile": self.profile}
-        own |= {"seeds": list(self.seeds), "out_dir": str(self.folder)}
-        return own | dict(self.overrides)
+
+def check(run: Run) -> None:
+    """Whether the package knows the run's settings, and its notebook takes them.
+
+    Raises:
+        BadInput: for a setting that is unknown, of a wrong type, out of range or not taken.
+    """
+    try:
+        _ = run.config
+    except (ValueError, TypeError) as error:
+        raise BadInput(str(error)) from error
+    taken = notebook_parameters(run.notebook)
+    for name in run.overrides:
+        if name not in taken and "settings" not in taken:
+            raise BadInput(
+                f"{name!r} is not a parameter of {run.notebook}; "
+                f"allowed: {', '.join(sorted(taken - OWN_PARAMETERS))}"
+            )
+
+
+def parameters(run: Run) -> dict[str, object]:
+    """What papermill gives the run's notebook: settings without a parameter go into `settings`."""
+    taken = notebook_parameters(run.notebook)
+    given = {"task": run.task, "method": run.method, "profile": run.profile}
+    given |= {"seeds": list(run.seeds), "out_dir": str(run.folder)}
+    given |= {name: value for name, value in run.overrides.items() if name in taken}
+    rest = {name: value for name, value in run.overrides.items() if name not in taken}
+    return given | ({"settings": rest} if rest else {})
 
 
 def load(profile: str, seeds: list[int] | None = None, overrides: Mapping | None = None):
@@ -138,7 +169,7 @@ def _read(path: Path, profile: str, seeds: list[int] | None, overrides: dict) ->
         if not isinstance(value, KEYS[key]):
             raise BadInput(f"{path.name}: {key}={value!r} must be a {KEYS[key].__name__}")
     for key in KEYS:
-        if key not in data and key != "overrides":
+        if key not in data and key not in OPTIONAL:
             raise BadInput(f"{path.name}: the key {key!r} is missing")
     if not (NOTEBOOKS / f"{data['notebook']}.py").is_file() or "/" in data["notebook"]:
         raise BadInput(f"{path.name}: notebook={data['notebook']!r} is not in notebooks/")
@@ -148,18 +179,14 @@ def _read(path: Path, profile: str, seeds: list[int] | None, overrides: dict) ->
     runs = []
     for method in data["methods"]:
         settings = data.get("overrides", {}) | overrides
-        run = Run(data["task"], method, profile, tuple(seeds), data["notebook"], settings)
+        run = Run(
+            data["task"], method, profile, tuple(seeds), data["notebook"], settings,
+            data.get("published", ""),
+        )  # fmt: skip
         try:
-            _ = run.config  # the package checks names, types and ranges
-        except (ValueError, TypeError) as error:
+            check(run)
+        except BadInput as error:
             raise BadInput(f"{path.name}: {error}") from error
-        allowed = notebook_parameters(run.notebook) - OWN_PARAMETERS
-        for name in settings:
-            if name not in allowed:
-                raise BadInput(
-                    f"{name!r} is not a parameter of {run.notebook}; "
-                    f"allowed: {', '.join(sorted(allowed))}"
-                )
         runs.append(run)
     return runs
 
