@@ -25,7 +25,7 @@ def published(task: str) -> dict:
 
 def _published_name(task: str) -> str:
     runs = (run for run in experiments.load("full") if run.task == task)
-    return next((getattr(run, "published", task) for run in runs), task)
+    return next((run.published for run in runs), task)
 
 
 def table(task: str, measured: list[dict], entries: dict | None = None) -> dict:
