@@ -1,13 +1,19 @@
 """What all commands share: the group, options that take several words, errors of one line."""
 
+import dataclasses
 import sys
 
 import click
 
+import gfnlite as gl
+
 from . import experiments
 from .experiments import BadInput
 
-__all__ = ["Several", "duration", "entry", "main", "only_option", "profile_option", "seeds_option"]
+__all__ = [
+    "Several", "chosen", "duration", "entry", "main", "only_option", "profile_option",
+    "seeds_option", "set_option", "track_option",
+]  # fmt: skip
 
 
 class Several(click.Command):
@@ -81,16 +87,26 @@ seeds_option = click.option(
 set_option = click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE…", help="Change settings: steps=50."
 )
+track_option = click.option(
+    "--track",
+    type=click.Choice(list(gl.callbacks.NAMES)),
+    help="Also log the trainings there; off by default. Files are in the run's folder.",
+)
 
 
-def chosen(only, profile, seeds=None, settings=()) -> list[experiments.Run]:
+def chosen(only, profile, seeds=None, settings=(), track=None) -> list[experiments.Run]:
     """The runs that a command's options name.
 
     Raises:
-        BadInput: for a name, a type or a range that is not allowed.
+        BadInput: for a name, a type or a range that is not allowed, or a tracker that is not here.
     """
     overrides = experiments.parse_settings(settings)
-    return experiments.select(experiments.load(profile, seeds, overrides), only)
+    runs = experiments.select(experiments.load(profile, seeds, overrides), only)
+    if track:
+        runs = [dataclasses.replace(run, track=track) for run in runs]
+        for run in runs:
+            experiments.check(run)
+    return runs
 
 
 def entry() -> None:
