@@ -176,7 +176,7 @@ BAD_COMMANDS = {
     "only key": (["run", "--only", "colour=red"], "must be task=NAME or method=NAME"),
     "only value": (
         ["list", "--only", "task=25gmm", "method=X"],
-        "no such method; allowed: FL-Sub",
+        "no such method; allowed: DDS, DIS, FL-Sub",
     ),
     "only nothing": (["run", "--only"], "Option '--only' requires an argument"),
     "seeds": (["run", "--seeds", "a,b"], "must be integers such as 0,1,2"),
@@ -518,7 +518,7 @@ def test_committed_results_are_what_the_prose_says():
 
 def test_the_smoke_profile_runs_the_real_notebook(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "RUNS", tmp_path)
-    (run,) = experiments.select(experiments.load("smoke", [0, 1]), ["method=TB+Expl"])
+    (run,) = experiments.select(experiments.load("smoke", [0, 1]), ["task=25gmm", "method=TB+Expl"])
     assert runner.execute(run) == "done", (run.folder / "run.json").read_text()
     notes = []
     row = report.collect(notes)[0]
