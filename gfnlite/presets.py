@@ -1,5 +1,8 @@
 """Presets: the settings of each task x method x profile, each written once."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from .config import Config
 
 __all__ = ["METHODS", "PROFILES", "SAMPLES", "TASKS", "default_preset", "preset"]
@@ -122,10 +125,13 @@ EXCEPTIONS = {
 }
 
 
-def preset(task: str, method: str, profile: str, **changes) -> Config:
+def preset(
+    task: str, method: str, profile: str, settings: Mapping = MappingProxyType({}), **changes
+) -> Config:
     """The settings of one cell of the paper's tables: later tables win (task, profile, method).
 
-    `changes` are settings that win over all of these, where they are not None.
+    `changes` are settings that win over all of these, where they are not None; those in the
+    mapping `settings` win as they are, so that its None can switch off what may be None.
 
     DIS and DDS are implemented here, on their processes, with reverse KL and the Langevin
     parametrisation; network, steps and sigma2 are those of the other rows, not of their own code.
@@ -146,15 +152,15 @@ def preset(task: str, method: str, profile: str, **changes) -> Config:
             allowed = ", ".join(table) + more
             raise ValueError(f"{argument}={given[argument]!r} is unknown; allowed: {allowed}")
     parts = METHODS[row] + ["Few"] * (row != method)
-    settings = TASKS[task] | PROFILES[profile]
+    chosen = TASKS[task] | PROFILES[profile]
     for part in parts:
-        settings |= BASES.get(part, {}) | EXTRAS.get(part, {})
+        chosen |= BASES.get(part, {}) | EXTRAS.get(part, {})
     if not {"Expl", "MLE"} & set(parts):  # particles start as wide as exploration would reach
-        settings["exploration"] = 0.0
+        chosen["exploration"] = 0.0
     for name in (task, *parts):
-        settings |= EXCEPTIONS[profile].get(name, {})
+        chosen |= EXCEPTIONS[profile].get(name, {})
     changes = {name: value for name, value in changes.items() if value is not None}
-    return Config(**settings).replace(**changes)
+    return Config(**chosen).replace(**changes | dict(settings))
 
 
 def default_preset(task: str) -> Config:

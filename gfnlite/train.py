@@ -12,6 +12,7 @@ import torch
 from . import metrics
 from .energy import given
 from .files import write_bytes
+from .interrupt import deferred_interrupt
 from .process import time_grid
 from .progress import progress_bar
 from .step import prefill, refuse_non_finite, train_step
@@ -56,7 +57,8 @@ def train(
 ) -> None:
     """Train up to iteration `until`; checkpoint.pt and history.jsonl are kept in `folders`, if any.
 
-    Samplers that are behind, after an interruption, catch up first; then all are one team.
+    Samplers that are behind, after an interruption, catch up first; then all are one team. Ctrl-C
+    ends the step that it falls into, saves it, and then is the KeyboardInterrupt that it was.
     """
     for sampler in samplers:
         sampler.planned = max(sampler.planned, until)  # the schedules stretch to a later end
@@ -83,28 +85,30 @@ def _train_team(samplers, until, folders, progress, callbacks, compile, data) ->
         for sampler in samplers:
             if config.prefill and not len(sampler.buffers["search"]):
                 prefill(sampler)
-        with bar or nullcontext():
+        with deferred_interrupt() as interrupt, bar or nullcontext():
             while team.iteration < until:
                 losses = train_step(team)
                 if bar:
                     bar.update(1)
-                if team.iteration % log_every and team.iteration < until:
-                    continue
-                seconds = time.monotonic() - began
                 for s, sampler in enumerate(samplers):
                     # what each has cost: together they cost less than one by one
-                    sampler.seconds = before[s] + seconds / len(team)
-                    sampler.history.append(_measure(team, s, losses[s].item()))
-                if bar:
-                    mean = sum(s.history[-1]["elbo"] for s in samplers) / len(team)
-                    bar.set_postfix_str(f"ELBO {mean:.2f}", refresh=False)
-                for callback in callbacks:
-                    for sampler in samplers:
-                        callback(sampler, sampler.history[-1])
-                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    sampler.seconds = before[s] + (time.monotonic() - began) / len(team)
+                if team.iteration % log_every == 0 or team.iteration == until:
+                    for s, (sampler, folder) in enumerate(zip(samplers, folders, strict=True)):
+                        sampler.history.append(_measure(team, s, losses[s].item()))
+                        if folder is not None:
+                            _write_history(sampler, folder)  # how far it is, for whoever waits
+                        for callback in callbacks:
+                            callback(sampler, sampler.history[-1])
+                    if bar:
+                        mean = sum(s.history[-1]["elbo"] for s in samplers) / len(team)
+                        bar.set_postfix_str(f"ELBO {mean:.2f}", refresh=False)
+                if interrupt.came or time.monotonic() - saved > CHECKPOINT_SECONDS:
                     team.share()
                     _save(samplers, folders)
                     saved = time.monotonic()
+                if interrupt.came:
+                    raise KeyboardInterrupt
     finally:
         team.part()
 
@@ -118,6 +122,10 @@ def _save(samplers, folders: Sequence[Path | None]) -> None:
 def save(sampler: "GFNDiffusion", folder: Path) -> None:
     """Write checkpoint.pt and the history up to it."""
     sampler.save(folder / "checkpoint.pt")
+    _write_history(sampler, folder)
+
+
+def _write_history(sampler: "GFNDiffusion", folder: Path) -> None:
     lines = "".join(json.dumps(entry) + "\n" for entry in sampler.history)
     write_bytes(folder / "history.jsonl", lines.encode())
 

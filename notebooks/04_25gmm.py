@@ -67,6 +67,7 @@ sigma2: float | None = None  # the reference process's variance, per time
 exploration: float | None = None  # added sampling variance, per time; fades
 lr: float | None = None  # learning rate of the drift network
 hidden: int | None = None  # width of the drift network
+settings: dict = {}  # any others of gl.Config, such as {"layers": 3}
 
 # %%
 changes = {
@@ -78,7 +79,7 @@ changes = {
     "lr": lr,
     "hidden": hidden,
 }
-config = gl.preset(task, method, profile, **changes)
+config = gl.preset(task, method, profile, settings, **changes)
 target = gl.named_target(task)
 n_samples = gl.presets.SAMPLES[profile]  # of an evaluation
 print(f"{task}, {method}, profile {profile}, seeds {seeds}")

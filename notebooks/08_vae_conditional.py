@@ -66,11 +66,11 @@ out_dir: str | None = None  # where everything is kept; None: nothing is
 steps: int | None = None  # transitions T; None: the preset's
 iterations: int | None = None  # training steps; None: the preset's
 lr: float | None = None  # learning rate; None: the preset's
+settings: dict = {}  # any others of gl.Config, such as {"layers": 3}
 
 # %%
-config = gl.preset(
-    task, method, profile, steps=steps, iterations=iterations, lr=lr
-)
+changes = {"steps": steps, "iterations": iterations, "lr": lr}
+config = gl.preset(task, method, profile, settings, **changes)
 smoke = profile == "smoke"
 print(f"{task}, {method}, profile {profile}, seeds {seeds}")
 
@@ -315,7 +315,7 @@ evaluation = evaluations[seeds[0]]
 evaluation
 
 # %%
-settings = [
+compared = [
     ("encoder", encoder[:count]),
     ("sampler", evaluation["elbo"]),
     (
@@ -325,7 +325,7 @@ settings = [
     ("truth", log_z[:count]),
 ]
 table = ["| | mean over images (nats) | below the truth |", "|:--|--:|--:|"]
-for name, values in settings:
+for name, values in compared:
     gap = (log_z[:count] - values).mean()
     table.append(f"| {name} | {values.mean():.2f} | {gap:.2f} |")
 Markdown("\n".join(table))

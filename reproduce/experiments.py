@@ -24,8 +24,9 @@ KEYS = {
     "published": str,
 }  # fmt: skip
 OPTIONAL = ("overrides", "published")
-# Parameters that a run sets itself; the others of a notebook are overrides of its preset.
-OWN_PARAMETERS = {"task", "method", "profile", "seeds", "out_dir"}
+# Parameters that a run sets itself; the others of a notebook are overrides of its preset, and
+# `settings`, if it has that, takes every setting that has no parameter of its own.
+OWN_PARAMETERS = {"task", "method", "profile", "seeds", "out_dir", "settings"}
 
 
 class BadInput(ValueError):
@@ -66,6 +67,35 @@ class Run:
     def folder(self) -> Path:
         """Where the run keeps everything."""
         return RUNS / self.name
+
+
+def check(run: Run) -> None:
+    """Whether the package knows the run's settings, and its notebook takes them.
+
+    Raises:
+        BadInput: for a setting that is unknown, of a wrong type, out of range or not taken.
+    """
+    try:
+        _ = run.config
+    except (ValueError, TypeError) as error:
+        raise BadInput(str(error)) from error
+    taken = notebook_parameters(run.notebook)
+    for name in run.overrides:
+        if name not in taken and "settings" not in taken:
+            raise BadInput(
+                f"{name!r} is not a parameter of {run.notebook}; "
+                f"allowed: {', '.join(sorted(taken - OWN_PARAMETERS))}"
+            )
+
+
+def parameters(run: Run) -> dict[str, object]:
+    """What papermill gives the run's notebook: settings without a parameter go into `settings`."""
+    taken = notebook_parameters(run.notebook)
+    given = {"task": run.task, "method": run.method, "profile": run.profile}
+    given |= {"seeds": list(run.seeds), "out_dir": str(run.folder)}
+    given |= {name: value for name, value in run.overrides.items() if name in taken}
+    rest = {name: value for name, value in run.overrides.items() if name not in taken}
+    return given | ({"settings": rest} if rest else {})
 
 
 def load(profile: str, seeds: list[int] | None = None, overrides: Mapping | None = None):
@@ -154,16 +184,9 @@ def _read(path: Path, profile: str, seeds: list[int] | None, overrides: dict) ->
             data.get("published", ""),
         )  # fmt: skip
         try:
-            _ = run.config  # the package checks names, types and ranges
-        except (ValueError, TypeError) as error:
+            check(run)
+        except BadInput as error:
             raise BadInput(f"{path.name}: {error}") from error
-        allowed = notebook_parameters(run.notebook) - OWN_PARAMETERS
-        for name in settings:
-            if name not in allowed:
-                raise BadInput(
-                    f"{name!r} is not a parameter of {run.notebook}; "
-                    f"allowed: {', '.join(sorted(allowed))}"
-                )
         runs.append(run)
     return runs
 

@@ -4,25 +4,39 @@ import dataclasses
 import json
 import logging
 import os
-import platform
-import subprocess
+import re
+import resource
 import sys
+import tempfile
 import time
 import traceback
-from datetime import UTC, datetime
+from pathlib import Path
 
 import jupytext
+import nbformat
 import papermill
-import torch
+from jupyter_client import AsyncKernelManager
 
 import gfnlite as gl
+from gfnlite.machine import device_name
 
-from .experiments import NOTEBOOKS, ROOT, Run
+from .experiments import NOTEBOOKS, Run, parameters
+from .lock import is_locked, locked
+from .provenance import code_label, now, provenance
+from .stopping import Stop, Stopped, stoppable
+
+__all__ = ["amend", "execute", "finished", "missing_seeds", "record_of", "status"]
 
 # It warns of parameters written `int | None`, which its reader misses; ours were checked before.
 logging.getLogger("papermill").setLevel(logging.ERROR)
 
-CELL_TIMEOUT = 24 * 3600  # a cell may train for hours; a hung kernel must still end one day
+START_TIMEOUT = 180  # a kernel that starts on a busy machine
+CELL_TIMEOUT = 7 * 24 * 3600  # a cell may train for days; a hung kernel must still end one day
+LESSON = "lesson"  # cells with this tag only teach: a batch run leaves them out
+LAST_CELL = """\
+from gfnlite.machine import machine
+
+gl.write_json(f"{out_dir}/machine.json", machine())"""
 
 
 def finished(run: Run) -> bool:
@@ -35,89 +49,160 @@ def missing_seeds(run: Run) -> list[int]:
     return [s for s in run.seeds if not (run.folder / f"seed-{s}" / "metrics.json").exists()]
 
 
-def status(run: Run) -> str:
-    """What run.json says: running, done, failed or interrupted; missing if there is none."""
+def record_of(folder: Path) -> dict:
+    """run.json of a folder; empty if there is none, or none that can be read."""
     try:
-        return json.loads((run.folder / "run.json").read_text())["status"]
-    except FileNotFoundError:
-        return "missing"
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return "unreadable"
+        record = json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
-def execute(run: Run) -> str:
+def status(run: Run) -> str:
+    """missing, running, done, failed or interrupted (also if its process is no more)."""
+    return folder_status(run.folder)
+
+
+def folder_status(folder: Path) -> str:
+    """The same of a folder; unreadable if run.json is there and damaged."""
+    if not (folder / "run.json").exists():
+        return "running" if is_locked(folder) else "missing"
+    state = record_of(folder).get("status", "unreadable")
+    return "interrupted" if state == "running" and not is_locked(folder) else state
+
+
+def execute(run: Run, limit: float | None = None) -> str:
     """Execute the run's notebook, going on from its checkpoints; returns the status it ends in.
 
-    A failure is recorded with its traceback and not raised; KeyboardInterrupt is recorded and
-    raised.
+    A failure is recorded with its traceback and its cause in one line, and not raised. A signal,
+    or the `limit` in seconds, interrupts the kernel, which saves its checkpoint.
+
+    Raises:
+        Busy: if another process works in the run's folder.
     """
-    folder = run.folder
+    with locked(run.folder) as handle, stoppable(limit) as stop:
+        return _execute(run, handle, stop)
+
+
+def amend(run: Run, cause: str) -> None:
+    """Write into the record of a run whose process is no more why it ended."""
+    with locked(run.folder):
+        record = record_of(run.folder)
+        if record.get("status") == "running":
+            gl.write_json(
+                run.folder / "run.json", record | {"status": "interrupted", "cause": cause}
+            )
+
+
+def _execute(run: Run, handle: int, stop: Stop) -> str:
+    folder, before = run.folder, record_of(run.folder)
     config = {"task": run.task, "method": run.method, "profile": run.profile}
     config |= {"notebook": run.notebook, "overrides": dict(run.overrides)}
     gl.write_json(folder / "config.json", config | {"config": dataclasses.asdict(run.config)})
-    record = _provenance() | {"seeds": list(run.seeds), "status": "running"}
-    before = _record_before(run)
+    record = provenance(run) | {"seeds": list(run.seeds), "status": "running", "cause": None}
     record["commits"] = _commits(run, before, code_label(record))
-    record["device"] = _devices(run, before, record["device"])
+    record["device"] = _devices(run, before)
     gl.write_json(folder / "run.json", record)
     started = time.monotonic()
     try:
-        _papermill(run)
+        _papermill(run, handle, stop)
         missing = missing_seeds(run)
         if missing:
             raise RuntimeError(f"the notebook ended without metrics.json for seeds {missing}")
         record["status"] = "done"
-    except KeyboardInterrupt:
-        record["status"] = "interrupted"
-        raise
-    except Exception:
-        record |= {"status": "failed", "traceback": traceback.format_exc()}
+    except (Exception, KeyboardInterrupt, Stopped) as error:
+        if stop.cause is not None:
+            record |= {"status": "interrupted", "cause": stop.cause}
+        else:
+            record |= {"status": "failed", "cause": _cause(error)}
+            record["traceback"] = _plain(traceback.format_exc())
     finally:
-        record["finished"] = _now()
-        record["wall_seconds"] = round(time.monotonic() - started, 1)
+        record["finished"] = now()
+        spent = before.get("wall_seconds", 0) if before.get("status") != "done" else 0
+        record["wall_seconds"] = round(spent + time.monotonic() - started, 1)
+        record |= _told(run)
         gl.write_json(folder / "run.json", record)
     return record["status"]
 
 
-def _papermill(run: Run) -> None:
-    output = run.folder / "notebook.ipynb"
-    temporary = run.folder / ".notebook.ipynb"
-    parameters = {"task": run.task, "method": run.method, "profile": run.profile}
-    parameters |= {"seeds": list(run.seeds), "out_dir": str(run.folder)} | dict(run.overrides)
+def _papermill(run: Run, handle: int, stop: Stop) -> None:
+    output, temporary = run.folder / "notebook.ipynb", run.folder / ".notebook.ipynb"
     os.environ["GFNLITE_STATIC"] = "1"  # nobody moves a slider
-    notebook = jupytext.read(NOTEBOOKS / f"{run.notebook}.py")
     try:
-        papermill.execute_notebook(
-            notebook,
-            str(temporary),
-            parameters,
-            kernel_name="python3",
-            language="python",
-            cwd=str(NOTEBOOKS),
-            progress_bar=False,  # the training's own bar says more, and comes through stderr
-            stderr_file=sys.stderr,
-            execution_timeout=CELL_TIMEOUT,
-            shutdown_kernel="immediate",  # all is written; a polite end prints an interrupt
-        )
+        # Sockets in a folder of their own: ports of kernels that start together can collide.
+        with tempfile.TemporaryDirectory(prefix="reproduce-") as sockets:
+            papermill.execute_notebook(
+                _notebook(run),
+                str(temporary),
+                parameters(run),
+                kernel_name="python3",
+                language="python",
+                cwd=str(NOTEBOOKS),
+                progress_bar=False,  # the training's own bar says more, and comes through stderr
+                stderr_file=sys.stderr,
+                start_timeout=START_TIMEOUT,
+                execution_timeout=CELL_TIMEOUT,
+                on_cell_start=stop.check,
+                kernel_manager_class=_kernel_class(handle, stop, sockets),
+                shutdown_kernel="immediate",  # all is written; a polite end prints an interrupt
+            )
     finally:  # after a failure too: the executed cells show what went wrong
+        stop.kernel = None
         if temporary.exists():
             os.replace(temporary, output)
 
 
-def code_label(record: dict) -> str:
-    """The code behind a record: its commit, "+changes" if dirty, "unknown" without a history."""
-    if record["commit"] is None:
-        return "unknown"
-    return record["commit"] + ("+changes" if record["dirty"] else "")
+def _notebook(run: Run) -> nbformat.NotebookNode:
+    """The chapter without its lessons, and a last cell that says what it ran on."""
+    notebook = jupytext.read(NOTEBOOKS / f"{run.notebook}.py")
+    notebook.cells = [c for c in notebook.cells if LESSON not in c.metadata.get("tags", [])]
+    notebook.cells.append(nbformat.v4.new_code_cell(LAST_CELL))
+    return notebook
 
 
-def _record_before(run: Run) -> dict:
-    """What an earlier execution in the folder recorded of itself; empty if there is none."""
+def _kernel_class(handle: int, stop: Stop, sockets: str) -> type[AsyncKernelManager]:
+    class Kernel(AsyncKernelManager):
+        """Has the run's lock as long as it lives, and can be interrupted from outside."""
+
+        transport, ip = "ipc", f"{sockets}/kernel"
+        connection_file = f"{sockets}/kernel.json"
+
+        async def start_kernel(self, **options):
+            await super().start_kernel(**options, pass_fds=(handle,))
+            stop.kernel = self.provisioner.pid
+
+    return Kernel
+
+
+def _cause(error: BaseException) -> str:
+    """The last line of what went wrong, such as "ValueError: steps=0 must be at least 1"."""
+    if name := getattr(error, "ename", None):  # an error of a cell
+        value = _plain(error.evalue).strip().splitlines()
+        return f"{name}: {value[0] if value else ''}"
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0] if first else ''}"
+
+
+def _plain(text: str) -> str:
+    """Without the escape sequences that colour a terminal."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def _told(run: Run) -> dict:
+    """What is known at the end: the machine, peak memory in bytes, calls of the energy."""
+    told: dict = {"peak_memory": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024}
     try:
-        record = json.loads((run.folder / "run.json").read_text())
+        told["machine"] = json.loads((run.folder / "machine.json").read_text())
     except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+        told["machine"] = None  # it did not get that far
+    calls = 0
+    for seed in run.seeds:
+        try:
+            metrics = json.loads((run.folder / f"seed-{seed}" / "metrics.json").read_text())
+            calls += metrics["energy_calls"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return told | {"energy_calls": calls}
 
 
 def _commits(run: Run, before: dict, now: str) -> dict[str, list[str]]:
@@ -134,43 +219,10 @@ def _commits(run: Run, before: dict, now: str) -> dict[str, list[str]]:
     return commits
 
 
-def _devices(run: Run, before: dict, now: str) -> str:
+def _devices(run: Run, before: dict) -> str:
     """What the seeds were trained on; "a then b" if any of it was done on another device before."""
-    missing = missing_seeds(run)
+    missing, now = missing_seeds(run), device_name()
     begun = any((run.folder / f"seed-{seed}" / "checkpoint.pt").exists() for seed in missing)
     earlier = before.get("device") if begun or len(missing) < len(run.seeds) else None
     devices = [*(earlier or "").split(" then "), now if missing else ""]
     return " then ".join(dict.fromkeys(filter(None, devices))) or now
-
-
-def _provenance() -> dict:
-    return {
-        "started": _now(),
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": _git("status", "--porcelain", "--", *_CODE) != "",
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "gfnlite": gl.__version__,
-        },
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "threads": os.environ.get("OMP_NUM_THREADS", "1"),
-    }
-
-
-# What decides a result; a changed sentence in a book page does not make a run dirty.
-_CODE = ("gfnlite", "notebooks", "reproduce/*.py", "reproduce/experiments", "requirements.txt")
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None  # a copy without its history
-    return done.stdout.strip()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -4,7 +4,9 @@ import dataclasses
 import json
 import math
 import random
+import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ import torch
 
 import gfnlite as gl
 from gfnlite import policy, step, train
+from gfnlite.interrupt import deferred_interrupt
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"iterations": 40, "batch_size": 32, "steps": 8, "coarse_steps": 4, "hidden": 16}
@@ -82,6 +85,41 @@ def interrupted(folder, stop, step, monkeypatch, way):
         fit(small(**way), folder=folder)
     monkeypatch.setattr(train, "train_step", step)
     return fit(small(**way), folder=folder)
+
+
+@pytest.mark.parametrize("stop", [1, 17, 39])
+def test_ctrl_c_ends_the_step_and_saves_it(tmp_path, monkeypatch, stop):
+    whole = gl.Ensemble(gl.gmm9, seeds=2, **SMALL | SEARCH).fit(progress=False)
+    step = train.train_step
+
+    def pressed(team):
+        if team.iteration + 1 == stop:
+            signal.raise_signal(signal.SIGINT)  # in the middle of it
+        return step(team)
+
+    monkeypatch.setattr(train, "train_step", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        gl.Ensemble(gl.gmm9, seeds=2, **SMALL | SEARCH).fit(progress=False, folder=tmp_path)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.setattr(train, "train_step", step)
+    states = [gl.GFNDiffusion.load(tmp_path / f"seed-{s}/checkpoint.pt") for s in range(2)]
+    assert [sampler.iteration for sampler in states] == [stop, stop]  # none repeated, none lost
+    again = gl.Ensemble(gl.gmm9, seeds=2, **SMALL | SEARCH).fit(progress=False, folder=tmp_path)
+    for mine, theirs in zip(again, whole, strict=True):
+        assert torch.equal(weights_of(mine), weights_of(theirs))
+        assert [e | {"seconds": 0} for e in mine.history] == [
+            e | {"seconds": 0} for e in theirs.history
+        ]
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    with pytest.raises(KeyboardInterrupt), deferred_interrupt() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.came
+        signal.raise_signal(signal.SIGINT)
+    # In another thread signals never arrive: nothing is changed there.
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(fit, small(iterations=2)).result().iteration == 2
 
 
 def test_history_is_written_line_by_line(tmp_path):

@@ -1,0 +1,47 @@
+"""What a result was made on, as far as the process itself can say."""
+
+import os
+import platform
+import resource
+import sys
+
+import torch
+
+__all__ = ["device_name", "machine"]
+
+
+def device_name() -> str:
+    """Name of the GPU that is used by default, or cpu."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def machine() -> dict:
+    """Versions, device and driver, the flags that change rounding, and peak memory in bytes."""
+    on_gpu = torch.cuda.is_available()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device_name(),
+        "cuda": torch.version.cuda if on_gpu else None,
+        "driver": _driver() if on_gpu else None,
+        "threads": torch.get_num_threads(),
+        "tf32": on_gpu and torch.backends.cuda.matmul.allow_tf32,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "peak_memory": peak * (1 if sys.platform == "darwin" else 1024),  # Linux says KiB
+        "peak_gpu_memory": torch.cuda.max_memory_allocated() if on_gpu else None,
+    }
+
+
+def _driver() -> str | None:
+    import subprocess
+
+    ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(ask, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.stdout.split("\n")[0].strip() or None

@@ -1,0 +1,111 @@
+"""What all commands share: the group, options that take several words, errors of one line."""
+
+import sys
+
+import click
+
+from . import experiments
+from .experiments import BadInput
+
+__all__ = ["Several", "duration", "entry", "main", "only_option", "profile_option", "seeds_option"]
+
+
+class Several(click.Command):
+    """A command whose repeatable options take every word up to the next option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`--only a b` as click knows it: `--only a --only b`."""
+        several = {name for param in self.params if param.multiple for name in param.opts}
+        spread, option = [], None
+        for word in args:
+            if word.startswith("-"):
+                option = word if word in several else None
+                spread.append(word)
+            else:
+                # The first value follows its option; each further one needs it said again.
+                spread += [option, word] if option and spread[-1] != option else [word]
+        return super().parse_args(ctx, spread)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Run the book's notebooks in batch, on this machine or on a cluster, and make its tables.
+
+    \b
+    Start with:  python -m reproduce run --profile smoke --only task=25gmm
+    then:        python -m reproduce status,  collect,  report
+    """
+
+
+def _seeds(_ctx, _param, text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    if not all(part.isdecimal() and part.isascii() for part in text.split(",")):
+        raise click.BadParameter(f"{text!r}: must be integers such as 0,1,2")
+    return [int(part) for part in text.split(",")]
+
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def duration(_ctx, _param, text: str | None) -> float | None:
+    """`90`, `90s`, `15m`, `2h` or `1d` in seconds."""
+    if text is None:
+        return None
+    number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "s")
+    try:
+        seconds = float(number) * UNITS[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 366 * UNITS["d"]:
+        raise click.BadParameter(f"{text!r}: must be a time such as 90s, 15m, 2h or 1d")
+    return seconds
+
+
+profile_option = click.option(
+    "--profile",
+    default="quick",
+    show_default=True,
+    metavar="NAME",
+    help="smoke, quick or full (the paper's).",
+)
+only_option = click.option(
+    "--only", multiple=True, metavar="KEY=VALUE…", help="Just these: task=25gmm method=TB+Expl."
+)
+seeds_option = click.option(
+    "--seeds",
+    callback=_seeds,
+    metavar="N,N,…",
+    help="Seeds to run, such as 0,1,2; default: those in the YAML.",
+)
+set_option = click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE…", help="Change settings: steps=50."
+)
+
+
+def chosen(only, profile, seeds=None, settings=()) -> list[experiments.Run]:
+    """The runs that a command's options name.
+
+    Raises:
+        BadInput: for a name, a type or a range that is not allowed.
+    """
+    overrides = experiments.parse_settings(settings)
+    return experiments.select(experiments.load(profile, seeds, overrides), only)
+
+
+def entry() -> None:
+    """Run the command line; the user's mistakes are one line and exit code 2."""
+    try:
+        main(standalone_mode=False)
+    except BadInput as error:
+        click.echo(f"reproduce: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"reproduce: {error.format_message()}", err=True)
+        sys.exit(2)
+    except OSError as error:  # a full or read-only disk: what is there stays as it was
+        click.echo(f"reproduce: {error.strerror or error}: {error.filename or 'no file'}", err=True)
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("reproduce: interrupted; the same command goes on from here", err=True)
+        sys.exit(130)

@@ -1,0 +1,179 @@
+"""Commands about runs on this machine: list, run, status, show, clean."""
+
+import dataclasses
+import shutil
+import time
+
+import click
+
+from . import experiments, pool, runner, state
+from .cli import (
+    Several,
+    chosen,
+    duration,
+    main,
+    only_option,
+    profile_option,
+    seeds_option,
+    set_option,
+)  # fmt: skip
+from .display import watching
+
+
+@main.command("list", cls=Several)
+@only_option
+def list_runs(only: list[str]) -> None:
+    """Show every experiment and where its run stands.
+
+    Example: python -m reproduce list --only task=25gmm
+    """
+    for profile in ("smoke", "quick", "full"):
+        for run in experiments.select(experiments.load(profile), only):
+            standing = state.standing(run)
+            done = ",".join(map(str, standing.done)) if standing.done else ""
+            seeds = ",".join(map(str, run.seeds))
+            seeds = f"{done} of {seeds}" if standing.state == "partly done" else seeds
+            words = f"{standing.state:<11} seeds {seeds}"
+            click.echo(f"{run.task:<12} {run.method:<18} {profile:<6} {words}")
+
+
+@main.command(cls=Several)
+@only_option
+@profile_option
+@seeds_option
+@set_option
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    help="Runs at a time; default: one for each GPU, or else for each core. More of them than "
+    "there are GPUs share these.",
+)
+@click.option("--limit", callback=duration, metavar="TIME", help="For each run: 30m, 2h.")
+@click.option("--dry-run", is_flag=True, help="Check everything, and say what would run and cost.")
+def run(only, profile, seeds, settings, jobs, limit, dry_run: bool) -> None:
+    """Run experiments; finished ones are skipped, interrupted ones go on where they stopped.
+
+    Ctrl-C, SIGTERM and the time limit save a checkpoint first; after a kill -9 the last one, at
+    most half a minute old, is gone on from.
+
+    Examples:
+
+    \b
+      python -m reproduce run --profile quick
+      python -m reproduce run --only method=TB+Expl --seeds 0 --set steps=50 lr=1e-3
+      python -m reproduce run --profile full --only task=manywell32 --jobs 4 --limit 8h
+      python -m reproduce run --profile full --dry-run
+    """
+    runs = chosen(only, profile, seeds, settings)
+    waiting = [item for item in runs if not runner.finished(item)]
+    if dry_run:
+        _say_what_would_run(runs, waiting)
+        return
+    for item in runs:
+        if item not in waiting:
+            click.echo(f"{item.name}: done already")
+    devices = pool.gpus()
+    with watching(waiting) as watcher:
+        jobs = jobs or len(devices) or pool.cores()
+        ended = pool.run_all(waiting, jobs, devices, limit, watcher)
+    left = [item for item in waiting if ended.get(item.name) != "done"]
+    for item in left:
+        if item.name in ended:
+            click.echo(f"{ended[item.name]}: see {item.folder / 'run.json'}", err=True)
+    if len(ended) < len(waiting):
+        raise KeyboardInterrupt
+    if left:
+        raise SystemExit(1)
+
+
+def _say_what_would_run(runs, waiting) -> None:
+    from . import cost
+
+    total, unknown = 0.0, 0
+    for number, item in enumerate(runs, 1):
+        label = f"[{number}/{len(runs)}] {item.name} seeds {list(item.seeds)}"
+        if item not in waiting:
+            click.echo(f"{label}: done already")
+            continue
+        estimate = cost.estimate(item)
+        changed = {k: v for k, v in dataclasses.asdict(item.config).items() if v is not None}
+        click.echo(f"{label}, {estimate}: {changed}")
+        total, unknown = total + (estimate.seconds or 0), unknown + (estimate.seconds is None)
+    words = f"in all about {cost.human(total)} of one core or GPU"
+    click.echo(words + (f", and {unknown} runs of unknown cost" if unknown else ""))
+
+
+@main.command(cls=Several)
+@only_option
+@click.option("--profile", metavar="NAME", help="smoke, quick or full; default: all of them.")
+@click.option("--all", "everything", is_flag=True, help="Also what has not been begun.")
+@click.option("--watch", is_flag=True, help="Go on showing it, anew every two seconds.")
+def status(only, profile, everything: bool, watch: bool) -> None:
+    """Show how far the runs are: on this machine, and in Slurm's queue where there is one.
+
+    Example: python -m reproduce status --profile full --watch
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    def table():
+        profiles = [profile] if profile else ["smoke", "quick", "full"]
+        runs = [run for name in profiles for run in chosen(only, name)]
+        return state.table(state.standings(runs), everything)
+
+    console = Console()
+    if watch and console.is_terminal:
+        with Live(table(), console=console, auto_refresh=False) as live:
+            while True:
+                time.sleep(2)
+                live.update(table(), refresh=True)
+    elif console.is_terminal:
+        console.print(table())
+    else:
+        for line in state.lines(table()):
+            click.echo(line)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--open", "opened", is_flag=True, help="Its notebook, as a page in the browser.")
+def show(name: str, opened: bool) -> None:
+    """Show what matters of a run: settings, provenance, curves, metrics. NAME may be shortened.
+
+    Example: python -m reproduce show 25gmm-TB+Expl-quick
+    """
+    from . import show as shown
+
+    folder = shown.find(name)
+    for line in shown.describe(folder):
+        click.echo(line)
+    if opened:
+        click.launch(str(shown.page(folder)))
+
+
+@main.command(cls=Several)
+@click.option(
+    "--what",
+    multiple=True,
+    type=click.Choice(["stale", "failed", "interrupted", "smoke"]),
+    default=["stale", "failed"],
+    show_default=True,
+    help="Folders of which kind.",
+)
+@click.option("--yes", is_flag=True, help="Do it; otherwise it is only said.")
+def clean(what: list[str], yes: bool) -> None:
+    """Remove run folders that nobody needs; one that is being worked on stays.
+
+    Stale are those whose settings no experiment has any more.
+
+    Example: python -m reproduce clean --what stale smoke --yes
+    """
+    folders = state.removable(set(what))
+    for folder in folders:
+        click.echo(f"{'removed' if yes else 'would remove'} {folder.name}")
+        if yes:
+            shutil.rmtree(folder)
+    if not folders:
+        click.echo("nothing to remove")
+    elif not yes:
+        click.echo("say --yes to do it")

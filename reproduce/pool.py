@@ -1,0 +1,145 @@
+"""Several runs at once on one machine: a process for each, on a core or a GPU.
+
+The standard pools do not serve here: one worker that is killed breaks them. A process for each run
+can die alone, and takes nothing with it but what it has done since its last checkpoint.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+
+from . import runner
+from .experiments import Run
+from .lock import Busy
+
+__all__ = ["Watcher", "cores", "gpus", "run_all"]
+
+LOG = "log.txt"
+BUSY = 75  # exit code of a worker that found somebody else at work (EX_TEMPFAIL)
+TICK = 0.5  # seconds between two looks at how far the runs are
+
+# Called as watcher(run, state): "started", None at each tick while it runs, then how it ended.
+Watcher = Callable[[Run, str | None], None]
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; none without CUDA."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [part for part in named.split(",") if part not in ("", "-1")]
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # CUDA does not survive a fork
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def run_all(
+    runs: Sequence[Run],
+    jobs: int,
+    devices: Sequence[str] = (),
+    limit: float | None = None,
+    watcher: Watcher = lambda run, state: None,
+) -> dict[str, str]:
+    """Execute runs, `jobs` at a time, worker k on device k modulo their number; status by name.
+
+    A signal to this process is passed on: the runs save their checkpoints and end, and no other
+    begins. If it is killed, its workers are told so by the system, and do the same.
+    """
+    waiting, working, ended = list(runs), {}, {}
+    with _passed_on(lambda: [process for process, _, _ in working.values()]) as stopping:
+        free = list(range(jobs))[::-1]
+        while working or (waiting and not stopping):
+            while waiting and free and not stopping:
+                run, slot = waiting.pop(0), free.pop()
+                process = _start(run, devices[slot % len(devices)] if devices else None, limit)
+                working[process.sentinel] = (process, run, slot)
+                watcher(run, "started")
+            ready = set(wait(list(working), timeout=TICK))
+            for sentinel, (process, run, slot) in list(working.items()):
+                if sentinel not in ready:
+                    watcher(run, None)
+                    continue
+                del working[sentinel]
+                process.join()
+                free.append(slot)
+                ended[run.name] = _end_of(run, process.exitcode)
+                watcher(run, ended[run.name])
+    return ended
+
+
+def _start(run: Run, device: str | None, limit: float | None) -> BaseProcess:
+    # Forked, it has all modules at hand; spawned (where there is no fork) it takes seconds.
+    kinds = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if "fork" in kinds else "spawn")
+    process = context.Process(target=_work, args=(run, device, limit, os.getpid()), daemon=False)
+    process.start()
+    return process
+
+
+def _work(run: Run, device: str | None, limit: float | None, parent: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # not the parent's
+    os.setsid()  # Ctrl-C reaches the parent alone, which passes it on
+    _end_with(parent)
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    run.folder.mkdir(parents=True, exist_ok=True)
+    log = os.open(run.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    try:
+        state = runner.execute(run, limit)
+    except Busy:
+        sys.exit(BUSY)
+    sys.exit(0 if state == "done" else 1)
+
+
+def _end_with(parent: int) -> None:
+    """Have the system send SIGTERM when the parent dies; only Linux does."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before that
+            os._exit(1)
+
+
+def _end_of(run: Run, exit_code: int | None) -> str:
+    """How a run ended, from its record; what killed its worker is written there for it."""
+    if exit_code == BUSY:
+        return "busy"
+    if exit_code is not None and exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        runner.amend(run, f"its process was killed by {name}")
+    return runner.status(run)
+
+
+@contextmanager
+def _passed_on(processes: Callable[[], list[BaseProcess]]) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM to this process reach all workers; yields a list of those that came."""
+    came: list[int] = []
+
+    def pass_on(number, _frame):
+        came.append(number)
+        for process in processes():
+            process.terminate()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, pass_on) for number in numbers]
+    try:
+        yield came
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,112 @@
+"""`show`: what matters of one run."""
+
+import json
+from pathlib import Path
+
+from gfnlite.files import write_bytes
+
+from . import experiments, runner
+from .experiments import BadInput
+
+__all__ = ["describe", "find", "page"]
+
+BARS = "▁▂▃▄▅▆▇█"
+WIDTH = 48
+METRICS = ("elbo", "eubo", "log_z_is", "ess", "w2", "modes", "energy_calls", "seconds")
+
+
+def find(name: str) -> Path:
+    """The one run folder whose name is this, or begins with it.
+
+    Raises:
+        BadInput: if there is none, or more than one.
+    """
+    folders = sorted(f for f in experiments.RUNS.glob("[!.]*/") if f.name.startswith(name))
+    exact = [folder for folder in folders if folder.name == name]
+    found = exact or folders
+    if len(found) != 1:
+        which = "several: " + ", ".join(f.name for f in found) if found else "no such run"
+        raise BadInput(f"show {name}: {which}; `list` and `status` name them")
+    return found[0]
+
+
+def describe(folder: Path) -> list[str]:
+    """Lines about a run: state, settings, provenance, curves and metrics of each seed."""
+    record, about = runner.record_of(folder), _read(folder / "config.json")
+    said = [folder.name, f"state      {runner.folder_status(folder)}"]
+    if record.get("cause"):
+        said.append(f"cause      {record['cause']}")
+    overrides = about.get("overrides") or {}
+    changes = ", ".join(f"{k}={v}" for k, v in overrides.items()) or "as the preset has them"
+    said.append(f"settings   {changes}")
+    for name in ("steps", "iterations", "batch_size", "objective", "exploration", "sigma2", "lr"):
+        said.append(f"  {name:<14}{about.get('config', {}).get(name)}")
+    said.append(f"commits    {_commits(record)}")
+    for name in ("device", "host", "started", "finished", "wall_seconds", "peak_memory", "slurm"):
+        if record.get(name) is not None:
+            said.append(f"{name:<12} {record[name]}")
+    for seed in sorted(folder.glob("seed-*"), key=lambda path: int(path.name[5:])):
+        said.append(seed.name)
+        said += _curves(seed)
+        metrics = _read(seed / "metrics.json")
+        said += [f"  {name:<14}{metrics[name]:.6g}" for name in METRICS
+                 if isinstance(metrics.get(name), int | float)]  # fmt: skip
+    if record.get("traceback"):
+        said += ["traceback", *record["traceback"].rstrip().splitlines()[-15:]]
+    said += [f"file       {folder / name}" for name in ("notebook.ipynb", "log.txt")
+             if (folder / name).exists()]  # fmt: skip
+    return said
+
+
+def page(folder: Path) -> Path:
+    """The executed notebook as an HTML page beside it, made anew.
+
+    Raises:
+        BadInput: if the run has no notebook yet.
+    """
+    from nbconvert import HTMLExporter
+
+    source = folder / "notebook.ipynb"
+    if not source.exists():
+        raise BadInput(f"show {folder.name} --open: it has no notebook yet")
+    made, _ = HTMLExporter().from_filename(str(source))
+    write_bytes(source.with_suffix(".html"), made.encode())
+    return source.with_suffix(".html")
+
+
+def _curves(seed: Path) -> list[str]:
+    try:
+        lines = (seed / "history.jsonl").read_text().splitlines()
+        history = [json.loads(line) for line in lines]
+    except (OSError, ValueError):
+        return []
+    drawn = []
+    for name in ("elbo", "eubo"):
+        values = [entry[name] for entry in history if entry.get(name) is not None]
+        if values:
+            curve = f"{values[0]:9.2f} {_sparkline(values)} {values[-1]:.2f}"
+            drawn.append(f"  {name.upper()} {curve}")
+    return drawn
+
+
+def _sparkline(values: list[float]) -> str:
+    """Heights by rank, since a curve that starts at minus a million would show nothing else."""
+    step = max(1, len(values) // WIDTH)
+    kept = values[::step]
+    order = sorted(kept)
+    top = max(len(kept) - 1, 1)
+    return "".join(BARS[order.index(v) * (len(BARS) - 1) // top] for v in kept)
+
+
+def _commits(record: dict) -> str:
+    commits = record.get("commits")
+    made = commits.values() if isinstance(commits, dict) else []
+    return ", ".join(dict.fromkeys(c[:10] + c[40:] for group in made for c in group)) or "unknown"
+
+
+def _read(path: Path) -> dict:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,73 @@
+"""How a run is told to stop: its kernel is interrupted, saves its checkpoint, and ends."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["GRACE", "Stop", "Stopped", "stoppable"]
+
+GRACE = 60.0  # seconds that a step may take to its end, and a checkpoint to be written
+# USR1 is what Slurm is asked to send ahead of a time limit.
+CAUSES = {
+    signal.SIGINT: "interrupted from the keyboard",
+    signal.SIGTERM: "told to terminate",
+    signal.SIGUSR1: "told that its time is nearly up",
+}
+
+
+class Stopped(BaseException):
+    """Raised where no cell is being executed that could be interrupted."""
+
+
+class Stop:
+    """What has come.
+
+    Attributes:
+        cause: in words; None as long as nothing has.
+        kernel: process id of the kernel to interrupt; None if there is none.
+    """
+
+    cause: str | None = None
+    kernel: int | None = None
+
+    def ask(self, cause: str) -> None:
+        """First interrupt the kernel; asked again, or after `GRACE`, kill it.
+
+        Raises:
+            Stopped: if there is no kernel.
+        """
+        again, self.cause = self.cause is not None, self.cause or cause
+        if self.kernel is None:
+            raise Stopped(self.cause)
+        signal.setitimer(signal.ITIMER_REAL, GRACE)
+        try:  # it leads a process group of its own
+            os.killpg(self.kernel, signal.SIGKILL if again else signal.SIGINT)
+        except ProcessLookupError:
+            pass
+
+    def check(self, **_cell) -> None:
+        """Between two cells, where a kernel ignores an interrupt."""
+        if self.cause is not None:
+            raise Stopped(self.cause)
+
+
+@contextmanager
+def stoppable(limit: float | None = None) -> Iterator[Stop]:
+    """Within, signals and a time limit in seconds stop the run that is in `Stop.kernel`.
+
+    Python delivers signals to its main thread: call it there.
+    """
+    stop = Stop()
+    causes = CAUSES | {signal.SIGALRM: f"its time limit of {limit or GRACE:g} s is over"}
+    before = {number: signal.getsignal(number) for number in causes}
+    for number, cause in causes.items():
+        signal.signal(number, lambda _number, _frame, cause=cause: stop.ask(cause))
+    if limit is not None:
+        signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        yield stop
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
