@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import jupytext
 import pytest
 
 import gfnlite as gl
@@ -25,16 +23,6 @@ EXPERIMENT = {
     "methods": ["TB", "TB+Expl"],
     "seeds": {"smoke": [0], "quick": [0, 1], "full": [0, 1]},
 }
-PARAMETERS = """
-task: str = ""
-method: str = ""
-profile: str = ""
-seeds: list = []
-out_dir: str | None = None
-steps: int | None = None
-iterations: int | None = None
-lr: float | None = None
-"""
 # A notebook that stands for a training: it keeps what it has done and can be told to misbehave.
 BODY = """
 import json, time
@@ -60,27 +48,9 @@ for seed in seeds:
 
 
 @pytest.fixture
-def house(tmp_path, monkeypatch):
+def house(build_house):
     """A copy of the repository's shape with the fake notebook."""
-    for name in ("reproduce/experiments", "reproduce/results", "notebooks"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "reproduce/experiments/25gmm.yaml").write_text(json.dumps(EXPERIMENT))
-    shutil.copy(ROOT / "reproduce/published.json", tmp_path / "reproduce")
-    source = f'# %% tags=["parameters"]{PARAMETERS}\n# %%{BODY}'
-    jupytext.write(jupytext.reads(source, "py:percent"), tmp_path / "notebooks/fake.py")
-    for module, names in {
-        experiments: ("ROOT", "FOLDER", "NOTEBOOKS", "RUNS"),
-        runner: ("NOTEBOOKS",),
-        provenance: ("ROOT", "NOTEBOOKS"),
-        report: ("FOLDER",),
-    }.items():
-        for name in names:
-            new = tmp_path / getattr(module, name).relative_to(ROOT)
-            monkeypatch.setattr(module, name, new)
-    experiments.notebook_parameters.cache_clear()
-    monkeypatch.setattr(provenance, "git", lambda *a: "0123abc" if a[0] == "rev-parse" else "")
-    yield tmp_path
-    experiments.notebook_parameters.cache_clear()
+    return build_house(EXPERIMENT, BODY)
 
 
 def runs(profile="quick", **kwargs):
@@ -153,22 +123,22 @@ BAD_YAML = {
 def test_a_table_of_the_paper_is_named_by_the_yaml_or_by_the_task(house):
     assert {run.published for run in runs()} == {"25gmm"}
     data = broken_yaml(published="manywell")
-    (house / "reproduce/experiments/25gmm.yaml").write_text(json.dumps(data))
+    (house / "reproduce/experiments/fake.yaml").write_text(json.dumps(data))
     assert {run.published for run in runs()} == {"manywell"}
     assert {run.task for run in runs()} == {"25gmm"}
 
 
 @pytest.mark.parametrize("data, message", BAD_YAML.values(), ids=BAD_YAML)
 def test_bad_yaml_is_one_clear_error(house, data, message):
-    (house / "reproduce/experiments/25gmm.yaml").write_text(json.dumps(data))
+    (house / "reproduce/experiments/fake.yaml").write_text(json.dumps(data))
     with pytest.raises(experiments.BadInput, match=message) as caught:
         runs()
-    assert "25gmm.yaml" in str(caught.value) or "not a parameter" in str(caught.value)
+    assert "fake.yaml" in str(caught.value) or "not a parameter" in str(caught.value)
 
 
 def test_malformed_yaml_is_named_with_its_line(house):
-    (house / "reproduce/experiments/25gmm.yaml").write_text("task: 25gmm\nmethods: [TB\n")
-    with pytest.raises(experiments.BadInput, match="25gmm.yaml line 3: not valid YAML"):
+    (house / "reproduce/experiments/fake.yaml").write_text("task: 25gmm\nmethods: [TB\n")
+    with pytest.raises(experiments.BadInput, match="fake.yaml line 3: not valid YAML"):
         runs()
 
 
