@@ -219,8 +219,8 @@ plt.show()
 #
 # ## Exercises
 #
-# **1.** Start too narrow: `scale = 1.0` on `25gmm`. What do the modes, the effective sample size and
-# $\log Z$ say?
+# **1.** Start too narrow: `scale = 0.5` on `25gmm`. What do the modes, the effective sample size and
+# $\log Z$ say? And at `scale = 1.0`?
 #
 # :::{dropdown} Solution
 # ```python
@@ -229,8 +229,9 @@ plt.show()
 #     print(scale)
 #     print(gl.annealing.anneal(gl.gmm25, config)[1])
 # ```
-# The outer modes have no particle near them, and moves along the bridge do not reach them: $\log Z$ is
-# low by about the log of the fraction that was found, and no other number betrays it.
+# At 0.5 all particles end in the mode at the origin: $\log Z$ is low by $\log 25$, the effective sample
+# size is nearly 100%, and only the modes tell. At 1.0 a few particles reach the next modes with weights
+# that make up for their rarity, so that the effective sample size warns, for once.
 # :::
 #
 # **2.** In `manywell128`, which fails first when `keep` is lowered, AIS or SMC? Why?
