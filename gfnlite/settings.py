@@ -6,6 +6,7 @@ import numbers
 import types
 import typing
 from dataclasses import dataclass
+from functools import cache
 from typing import Self
 
 __all__ = ["Settings", "setting"]
@@ -27,7 +28,7 @@ class Settings:
     """
 
     def __post_init__(self):
-        hints = typing.get_type_hints(type(self))
+        hints = _hints(type(self))
         for field in dataclasses.fields(self):
             value = _checked(field, hints[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)  # an int given for a float becomes one
@@ -54,6 +55,10 @@ class Settings:
     def describe(cls) -> dict[str, str]:
         """What each setting means, by name."""
         return {field.name: field.metadata["doc"] for field in dataclasses.fields(cls)}
+
+
+# Evaluating the annotations takes longer than checking the values.
+_hints = cache(typing.get_type_hints)
 
 
 def _checked(field: dataclasses.Field, hint, value):

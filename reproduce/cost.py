@@ -41,6 +41,9 @@ class Cost:
     seconds: float | None
     source: str
 
+    def __str__(self):
+        return self.source if self.seconds is None else f"{human(self.seconds)} ({self.source})"
+
 
 def estimate(run: Run) -> Cost:
     """The cost of training the run's missing seeds: measured, else estimated, else unknown."""
