@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .build import device as device_of
 from .distances import distances_to
+from .local_search import check_is_target
 from .metrics import DISTANCE_SAMPLES, STATISTICS, Evaluation, bootstrap, elbo, ess, modes_found
 from .presets import PROFILES, TASKS
 from .record import keep_metrics
@@ -91,6 +92,7 @@ def anneal(
         FloatingPointError: if the particles do not arrive at the target.
         TypeError, ValueError: as `annealed_smc`.
     """
+    check_is_target(target)
     device = device_of(device)
     target = target.to(device)
     generator = torch.Generator(device).manual_seed(seed)

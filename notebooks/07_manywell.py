@@ -157,7 +157,7 @@ print(f"as gfnlite has it: {target.log_z:.6f}, share {minor:.5f}")
 
 # %% tags=["lesson", "shares"]
 def price_of_shares(q, m, wells):
-    """Errors of ELBO and EUBO, and ESS, if left wells get q instead of m."""
+    """Errors of ELBO and EUBO, and ESS, if left wells get q, not m."""
     q, m = (torch.as_tensor(v, dtype=torch.float64) for v in (q, m))
     lower = torch.xlogy(q, q / m) + torch.xlogy(1 - q, (1 - q) / (1 - m))
     upper = torch.xlogy(m, m / q) + torch.xlogy(1 - m, (1 - m) / (1 - q))

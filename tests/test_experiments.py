@@ -12,7 +12,7 @@ import gfnlite as gl
 from reproduce import experiments
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-RUNS = experiments.load("smoke")
+RUNS = [run for run in experiments.load("smoke") if isinstance(run.config, gl.Config)]  # trained
 # Each task by a method that no other task here has; the fast tier has one of each kind of target.
 CASES = [
     ("funnel", "FL-SubTB+LP"),
