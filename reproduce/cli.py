@@ -101,7 +101,7 @@ def chosen(only, profile, seeds=None, settings=(), track=None) -> list[experimen
         BadInput: for a name, a type or a range that is not allowed, or a tracker that is not here.
     """
     overrides = experiments.parse_settings(settings)
-    runs = experiments.select(experiments.load(profile, seeds, overrides), only)
+    runs = experiments.load(profile, seeds, overrides, only)
     if track:
         runs = [dataclasses.replace(run, track=track) for run in runs]
         for run in runs:

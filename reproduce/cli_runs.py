@@ -100,7 +100,7 @@ def _execute(waiting, jobs: int | None, limit: float | None) -> None:
     left = [item for item in waiting if ended.get(item.name) != "done"]
     for item in left:
         if item.name in ended:
-            click.echo(f"{ended[item.name]}: see {item.folder / 'run.json'}", err=True)
+            click.echo(f"{ended[item.name]}: see {item.folder}", err=True)
     if len(ended) < len(waiting):
         raise KeyboardInterrupt
     if left:

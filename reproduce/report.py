@@ -34,6 +34,8 @@ def collect(notes: list[str]) -> list[dict]:
     """A row for each finished run under reproduce/runs; what is left out is said in `notes`."""
     rows = []
     for folder in sorted(experiments.RUNS.glob("[!.]*/")):  # ".bench" is no run
+        if not (folder / "config.json").exists():  # nothing ran there: perhaps steps were profiled
+            continue
         try:
             rows.append(_row(folder))
         except BadInput as reason:
@@ -53,7 +55,7 @@ def _row(folder: Path) -> dict:
         about["task"], about["method"], about["profile"], tuple(seeds), about["notebook"],
         about["overrides"],
     )  # fmt: skip
-    if asdict(gl.Config()) | about["config"] != asdict(run.config):
+    if asdict(type(run.config)()) | about["config"] != asdict(run.config):
         raise BadInput("left out, made with settings that have changed since")
     per_seed = [json.loads((folder / f"seed-{s}" / "metrics.json").read_text()) for s in seeds]
     changed = ", ".join(f"{name}={value}" for name, value in run.overrides.items())

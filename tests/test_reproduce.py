@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import jupytext
 import pytest
 
 import gfnlite as gl
@@ -25,16 +23,6 @@ EXPERIMENT = {
     "methods": ["TB", "TB+Expl"],
     "seeds": {"smoke": [0], "quick": [0, 1], "full": [0, 1]},
 }
-PARAMETERS = """
-task: str = ""
-method: str = ""
-profile: str = ""
-seeds: list = []
-out_dir: str | None = None
-steps: int | None = None
-iterations: int | None = None
-lr: float | None = None
-"""
 # A notebook that stands for a training: it keeps what it has done and can be told to misbehave.
 BODY = """
 import json, time
@@ -60,27 +48,9 @@ for seed in seeds:
 
 
 @pytest.fixture
-def house(tmp_path, monkeypatch):
+def house(build_house):
     """A copy of the repository's shape with the fake notebook."""
-    for name in ("reproduce/experiments", "reproduce/results", "notebooks"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "reproduce/experiments/25gmm.yaml").write_text(json.dumps(EXPERIMENT))
-    shutil.copy(ROOT / "reproduce/published.json", tmp_path / "reproduce")
-    source = f'# %% tags=["parameters"]{PARAMETERS}\n# %%{BODY}'
-    jupytext.write(jupytext.reads(source, "py:percent"), tmp_path / "notebooks/fake.py")
-    for module, names in {
-        experiments: ("ROOT", "FOLDER", "NOTEBOOKS", "RUNS"),
-        runner: ("NOTEBOOKS",),
-        provenance: ("ROOT", "NOTEBOOKS"),
-        report: ("FOLDER",),
-    }.items():
-        for name in names:
-            new = tmp_path / getattr(module, name).relative_to(ROOT)
-            monkeypatch.setattr(module, name, new)
-    experiments.notebook_parameters.cache_clear()
-    monkeypatch.setattr(provenance, "git", lambda *a: "0123abc" if a[0] == "rev-parse" else "")
-    yield tmp_path
-    experiments.notebook_parameters.cache_clear()
+    return build_house(EXPERIMENT, BODY)
 
 
 def runs(profile="quick", **kwargs):
@@ -90,16 +60,31 @@ def runs(profile="quick", **kwargs):
 # ---------------------------------------------------------------- what is run
 
 
+def trained(profile):
+    """All runs but those of annealing, which tests/test_annealing.py is about."""
+    return [run for run in experiments.load(profile) if run.method not in gl.annealing.METHODS]
+
+
 def test_the_real_experiments_load_and_are_presets():
     for profile in gl.PROFILES:
-        for run in experiments.load(profile):
+        for run in trained(profile):
             assert run.config == gl.preset(run.task, run.method, profile)
-    full = experiments.load("full")
-    published = json.loads(table.PUBLISHED.read_text())["tasks"]["25gmm"]["rows"]
-    mixtures = [run for run in full if run.task == "25gmm"]
-    assert [run.method for run in mixtures] == [row for row in published if row in gl.METHODS]
-    assert {run.seeds for run in mixtures} == {(0, 1, 2, 3, 4)}
-    assert [run.method for run in full if run.task == "vae_whitened"] == ["VarGrad+LP+LV+Few"]
+            assert run.seeds == (0,) or profile != "smoke"
+    full = trained("full")
+    methods = {task: [run.method for run in full if run.task == task] for task in gl.TASKS}
+    published = json.loads(table.PUBLISHED.read_text())["tasks"]
+    found = {run.published: run.task for run in full if run.published in published}
+    assert found.keys() == published.keys()  # each table of the paper is an experiment
+    for name, task in found.items():
+        rows = published[name]["rows"]
+        assert methods[task] == [row for row in rows if row in gl.METHODS]
+        assert set(rows) - set(methods[task]) <= {"SMC", "GGNS"}  # no diffusion samplers
+    assert found["manywell"] == "manywell32"
+    for task in ("9gmm", "manywell64", "manywell128"):  # which the paper's tables lack
+        assert methods[task] == methods["25gmm"]
+    assert methods["vae_whitened"] == ["VarGrad+LP+LV+Few"]
+    seeds = {run.task: run.seeds for run in full}
+    assert seeds["25gmm"] == (0, 1, 2, 3, 4) and seeds["lgcp"] == seeds["vae"] == (0,)
 
 
 def test_the_folder_depends_on_settings_and_on_nothing_else(house):
@@ -123,7 +108,10 @@ BAD_YAML = {
     "unknown key": (broken_yaml(colour="red"), "unknown key 'colour'; allowed: task"),
     "missing key": ({"task": "25gmm"}, "the key 'notebook' is missing"),
     "task": (broken_yaml(task="26gmm"), "task='26gmm' is unknown; allowed: 9gmm"),
-    "method": (broken_yaml(methods=["../../x"]), "method='../../x' is unknown; allowed: PIS, "),
+    "method": (
+        broken_yaml(methods=["../../x"]),
+        "method='../../x' is unknown; allowed: DIS, ",
+    ),
     "notebook": (broken_yaml(notebook="../fake"), "notebook='../fake' is not in notebooks/"),
     "list": (broken_yaml(methods="TB"), "methods='TB' must be a list"),
     "no seeds": (broken_yaml(seeds={}), "seeds=None of profile quick must be a list"),
@@ -132,21 +120,30 @@ BAD_YAML = {
     "text number": (broken_yaml(overrides={"lr": "1e-3"}), "lr='1e-3' has type str.*1.0e-3"),
     "range": (broken_yaml(overrides={"steps": -1}), "steps=-1 must be at least 1"),
     "no parameter": (broken_yaml(overrides={"layers": 3}), "'layers' is not a parameter of fake"),
+    "table": (broken_yaml(published=3), "published=3 must be a str"),
     "not a mapping": ([1, 2], "must be a mapping with the keys task"),
 }
 
 
+def test_a_table_of_the_paper_is_named_by_the_yaml_or_by_the_task(house):
+    assert {run.published for run in runs()} == {"25gmm"}
+    data = broken_yaml(published="manywell")
+    (house / "reproduce/experiments/fake.yaml").write_text(json.dumps(data))
+    assert {run.published for run in runs()} == {"manywell"}
+    assert {run.task for run in runs()} == {"25gmm"}
+
+
 @pytest.mark.parametrize("data, message", BAD_YAML.values(), ids=BAD_YAML)
 def test_bad_yaml_is_one_clear_error(house, data, message):
-    (house / "reproduce/experiments/25gmm.yaml").write_text(json.dumps(data))
+    (house / "reproduce/experiments/fake.yaml").write_text(json.dumps(data))
     with pytest.raises(experiments.BadInput, match=message) as caught:
         runs()
-    assert "25gmm.yaml" in str(caught.value) or "not a parameter" in str(caught.value)
+    assert "fake.yaml" in str(caught.value) or "not a parameter" in str(caught.value)
 
 
 def test_malformed_yaml_is_named_with_its_line(house):
-    (house / "reproduce/experiments/25gmm.yaml").write_text("task: 25gmm\nmethods: [TB\n")
-    with pytest.raises(experiments.BadInput, match="25gmm.yaml line 3: not valid YAML"):
+    (house / "reproduce/experiments/fake.yaml").write_text("task: 25gmm\nmethods: [TB\n")
+    with pytest.raises(experiments.BadInput, match="fake.yaml line 3: not valid YAML"):
         runs()
 
 
@@ -155,7 +152,7 @@ BAD_COMMANDS = {
     "only key": (["run", "--only", "colour=red"], "must be task=NAME or method=NAME"),
     "only value": (
         ["list", "--only", "task=25gmm", "method=X"],
-        "no such method; allowed: FL-Sub",
+        "no such method; allowed: AIS\\+MALA, DDS, DIS, FL-Sub",
     ),
     "only nothing": (["run", "--only"], "Option '--only' requires an argument"),
     "seeds": (["run", "--seeds", "a,b"], "must be integers such as 0,1,2"),
@@ -352,7 +349,7 @@ def done_runs(profile="quick", **kwargs):
 
 def test_the_smoke_profile_runs_the_real_notebook(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "RUNS", tmp_path)
-    (run,) = experiments.select(experiments.load("smoke", [0, 1]), ["method=TB+Expl"])
+    (run,) = experiments.select(experiments.load("smoke", [0, 1]), ["task=25gmm", "method=TB+Expl"])
     assert runner.execute(run) == "done", (run.folder / "run.json").read_text()
     notes = []
     row = report.collect(notes)[0]
