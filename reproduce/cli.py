@@ -102,10 +102,11 @@ def chosen(only, profile, seeds=None, settings=(), track=None) -> list[experimen
     """
     overrides = experiments.parse_settings(settings)
     runs = experiments.load(profile, seeds, overrides, only)
-    if track:
-        runs = [dataclasses.replace(run, track=track) for run in runs]
-        for run in runs:
-            experiments.check(run)
+    if track:  # those that train nothing, such as SMC, have nothing to log
+        trains = [run for run in runs if "track" in experiments.notebook_parameters(run.notebook)]
+        for run in trains:
+            experiments.check(dataclasses.replace(run, track=track))
+        runs = [dataclasses.replace(run, track=track if run in trains else "") for run in runs]
     return runs
 
 

@@ -7,6 +7,8 @@ import time
 
 import click
 
+import gfnlite as gl
+
 from . import experiments, pool, runner, state
 from .cli import (
     Several,
@@ -79,16 +81,23 @@ def run(
         _say_what_would_run(runs, waiting)
         return
     if profile_step:
-        from . import profiler
-
-        for item in runs:
-            for line in profiler.profile_steps(item).lines():
-                click.echo(line)
+        _say_where_time_goes(runs)
         return
     for item in runs:
         if item not in waiting:
             click.echo(f"{item.name}: done already")
     _execute(waiting, jobs, limit)
+
+
+def _say_where_time_goes(runs) -> None:
+    from . import profiler
+
+    for item in runs:
+        if not isinstance(item.config, gl.Config):
+            click.echo(f"{item.name}: trains nothing, so there is no step to profile")
+            continue
+        for line in profiler.profile_steps(item).lines():
+            click.echo(line)
 
 
 def _execute(waiting, jobs: int | None, limit: float | None) -> None:

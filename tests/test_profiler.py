@@ -1,4 +1,4 @@
-"""`run --profile-step`: where a training step's time goes, counted once, with a trace to look at."""
+"""`run --profile-step`: where a training step's time goes, each operation once, and a trace."""
 
 import json
 from types import SimpleNamespace
@@ -77,6 +77,20 @@ def test_the_command_prints_it_and_leaves_a_trace_and_nothing_else(runs, monkeyp
     # it is no run yet, and no run that went wrong
     status = CliRunner().invoke(main, ["collect"], catch_exceptions=False).output
     assert folder.name not in status
+
+
+def test_what_trains_nothing_has_no_step(runs):
+    words = [
+        "run",
+        "--profile",
+        "smoke",
+        "--profile-step",
+        "--only",
+        "task=25gmm",
+        "method=SMC+MALA",
+    ]
+    said = CliRunner().invoke(main, words, catch_exceptions=False).output
+    assert "trains nothing" in said and len(said.splitlines()) == 1
 
 
 def test_the_trace_is_whole_or_not_there(runs):

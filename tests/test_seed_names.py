@@ -20,7 +20,9 @@ from reproduce.experiments import BadInput, Run
 from reproduce.seed_table import ENERGIES, ROWS, Switch
 
 ROOT = Path(__file__).parent.parent
-PARAMETERS = "task: str = ''\ntrack: str | None = None\nsteps: int | None = None\nsettings: dict = {}"
+PARAMETERS = (
+    "task: str = ''\ntrack: str | None = None\nsteps: int | None = None\nsettings: dict = {}"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +170,7 @@ def test_the_paper_s_own_commands_are_its_rows_unchanged(words, method):
 
 
 def test_wandb_is_off_unless_it_is_asked_for():
-    assert seed_names.from_flags(["--use_wandb", "false"]).track == ""
+    assert seed_names.from_flags(["--use_wandb=false"]).track == ""
     plain = seed_names.from_flags([])
     assert seed_names.from_flags(["--disable_wandb"]) == plain and plain.track == ""
     tracked = seed_names.from_environment({"USE_WANDB": "1"})

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 import gfnlite as gl
 from reproduce import experiments, runner
 from reproduce.__main__ import main
+from reproduce.cli import chosen
 from reproduce.experiments import BadInput
 
 SMALL = {"steps": 3, "batch_size": 8, "hidden": 8, "layers": 1, "iterations": 60}
@@ -117,13 +118,16 @@ def test_a_missing_package_is_one_line_before_anything_runs(monkeypatch):
     assert ended.output == ""
 
 
-def test_all_notebooks_of_experiments_take_a_tracker(wandb):
-    for run in experiments.load("smoke"):
-        plain = experiments.parameters(run)
-        tracked = replace(run, track="wandb")
-        experiments.check(tracked)
-        assert "track" not in plain and tracked.folder == run.folder
-        assert experiments.parameters(tracked) == plain | {"track": "wandb"}
+def test_all_notebooks_that_train_take_a_tracker(wandb):
+    plain, tracked = chosen([], "smoke"), chosen([], "smoke", track="wandb")
+    for one, other in zip(plain, tracked, strict=True):
+        given = {"track": "wandb"} if isinstance(one.config, gl.Config) else {}
+        assert "track" not in experiments.parameters(one) and other.folder == one.folder
+        assert experiments.parameters(other) == experiments.parameters(one) | given
+    assert len({run.notebook for run in tracked if run.track}) == 3
+    untrained = next(run for run in tracked if not run.track)
+    with pytest.raises(BadInput, match=f"{untrained.notebook} has no parameter 'track'"):
+        experiments.check(replace(untrained, track="wandb"))
 
 
 def test_it_reaches_the_training_in_a_notebook(tmp_path, monkeypatch):
@@ -144,9 +148,7 @@ def test_it_reaches_the_training_in_a_notebook(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'packages'}:{':'.join(sys.path)}")
     monkeypatch.setattr(experiments, "RUNS", tmp_path / "runs")
     changes = {"steps": 3, "batch_size": 16, "iterations": 12}
-    (run,) = experiments.select(
-        experiments.load("smoke", [5], changes), ["task=25gmm", "method=TB+Expl"]
-    )
+    (run,) = experiments.load("smoke", [5], changes, ["task=25gmm", "method=TB+Expl"])
     assert runner.execute(replace(run, track="wandb")) == "done", runner.record_of(run.folder)
     logged = (run.folder / f"{run.name}-seed-5.txt").read_text().splitlines()
     kept = (run.folder / "seed-5" / "history.jsonl").read_text().splitlines()
