@@ -89,7 +89,7 @@ def test_what_trains_nothing_has_no_step(runs):
         "task=25gmm",
         "method=SMC+MALA",
     ]
-    said = CliRunner().invoke(main, words, catch_exceptions=False).output
+    said = CliRunner().invoke(main, ["run", *words], catch_exceptions=False).output
     assert "trains nothing" in said and len(said.splitlines()) == 1
 
 
