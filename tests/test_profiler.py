@@ -80,15 +80,7 @@ def test_the_command_prints_it_and_leaves_a_trace_and_nothing_else(runs, monkeyp
 
 
 def test_what_trains_nothing_has_no_step(runs):
-    words = [
-        "run",
-        "--profile",
-        "smoke",
-        "--profile-step",
-        "--only",
-        "task=25gmm",
-        "method=SMC+MALA",
-    ]
+    words = ["--profile", "smoke", "--profile-step", "--only", "task=25gmm", "method=SMC+MALA"]
     said = CliRunner().invoke(main, ["run", *words], catch_exceptions=False).output
     assert "trains nothing" in said and len(said.splitlines()) == 1
 
