@@ -98,6 +98,36 @@ def select(runs: list[Run], only: list[str]) -> list[Run]:
     return runs
 
 
+def check(run: Run, where: str) -> Run:
+    """The run itself, if it can be executed as meant.
+
+    Raises:
+        BadInput: if not, beginning with `where` it was asked for.
+    """
+    if "/" in run.notebook or not (NOTEBOOKS / f"{run.notebook}.py").is_file():
+        raise BadInput(f"{where}: notebook={run.notebook!r} is not in notebooks/")
+    seeds = run.seeds
+    whole = isinstance(seeds, tuple) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not whole or not seeds or len(set(seeds)) < len(seeds):
+        shown = list(seeds) if isinstance(seeds, tuple) else seeds
+        raise BadInput(
+            f"{where}: seeds={shown!r} of profile {run.profile} must be a list of different "
+            "non-negative integers"
+        )
+    try:
+        _ = run.config  # the package checks names, types and ranges
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"{where}: {error}") from error
+    allowed = notebook_parameters(run.notebook) - OWN_PARAMETERS
+    for name in run.overrides:
+        if name not in allowed:
+            raise BadInput(
+                f"{name!r} is not a parameter of {run.notebook}; "
+                f"allowed: {', '.join(sorted(allowed))}"
+            )
+    return run
+
+
 def parse_settings(pairs: list[str]) -> dict[str, object]:
     """`["steps=50", "lr=1e-3"]` as values, numbers as numbers.
 
@@ -140,34 +170,11 @@ def _read(path: Path, profile: str, seeds: list[int] | None, overrides: dict) ->
     for key in KEYS:
         if key not in data and key != "overrides":
             raise BadInput(f"{path.name}: the key {key!r} is missing")
-    if not (NOTEBOOKS / f"{data['notebook']}.py").is_file() or "/" in data["notebook"]:
-        raise BadInput(f"{path.name}: notebook={data['notebook']!r} is not in notebooks/")
     if seeds is None:
         seeds = data["seeds"].get(profile)
-    _check_seeds(path, profile, seeds)
-    runs = []
-    for method in data["methods"]:
-        settings = data.get("overrides", {}) | overrides
-        run = Run(data["task"], method, profile, tuple(seeds), data["notebook"], settings)
-        try:
-            _ = run.config  # the package checks names, types and ranges
-        except (ValueError, TypeError) as error:
-            raise BadInput(f"{path.name}: {error}") from error
-        allowed = notebook_parameters(run.notebook) - OWN_PARAMETERS
-        for name in settings:
-            if name not in allowed:
-                raise BadInput(
-                    f"{name!r} is not a parameter of {run.notebook}; "
-                    f"allowed: {', '.join(sorted(allowed))}"
-                )
-        runs.append(run)
-    return runs
-
-
-def _check_seeds(path: Path, profile: str, seeds) -> None:
-    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
-    if not whole or not seeds or len(set(seeds)) < len(seeds):
-        raise BadInput(
-            f"{path.name}: seeds={seeds!r} of profile {profile} must be a list of different "
-            "non-negative integers"
-        )
+    seeds = tuple(seeds) if isinstance(seeds, list) else seeds
+    settings = data.get("overrides", {}) | overrides
+    return [
+        check(Run(data["task"], method, profile, seeds, data["notebook"], settings), path.name)
+        for method in data["methods"]
+    ]
