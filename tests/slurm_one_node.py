@@ -1,7 +1,7 @@
 """A real Slurm of one node for tests: munge, controller and node, all under one folder.
 
 Nothing outside the folder is touched, no root is needed, and its ports are free ones, so that any
-number of them can be up at a time. The node pretends to have four cores and two GPUs.
+number of them can be up at a time. The node pretends to have eight cores and four GPUs.
 """
 
 import getpass
@@ -40,16 +40,16 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 DefMemPerCPU=256
 SlurmdParameters=config_overrides
-SchedulerParameters=bf_interval=1,batch_sched_delay=0
+SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0
 MaxArraySize=4
 KillWait=5
 ReturnToService=2
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory={memory} Gres=gpu:2
+NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory={memory} Gres=gpu:4
 PartitionName=main Nodes={host} Default=YES State=UP
 """
-# Two devices that every machine has stand for GPUs; Slurm sets CUDA_VISIBLE_DEVICES for them.
-GRES = "Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n"
+# Devices that every machine has stand for GPUs; Slurm sets CUDA_VISIBLE_DEVICES for them.
+GRES = "".join(f"Name=gpu File=/dev/{name}\n" for name in ("full", "null", "random", "zero"))
 
 
 def missing() -> list[str]:
