@@ -41,6 +41,7 @@ from .pilot import suggest_scale
 from .posterior import PosteriorEvaluation, evaluate_posteriors
 from .presets import METHODS, PROFILES, TASKS, preset
 from .process import time_grid
+from .record import record
 from .replay import ReplayBuffer
 from .sampler import GFNDiffusion
 from .targets import (
@@ -100,6 +101,7 @@ __all__ = [
     "plots",
     "preset",
     "process",
+    "record",
     "relative",
     "rollout",
     "suggest_scale",

@@ -7,7 +7,12 @@ import sys
 
 import torch
 
-__all__ = ["machine"]
+__all__ = ["device_name", "machine"]
+
+
+def device_name() -> str:
+    """Name of the GPU that is used by default, or cpu."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def machine() -> dict:
@@ -18,7 +23,7 @@ def machine() -> dict:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "system": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "device": device_name(),
         "cuda": torch.version.cuda if on_gpu else None,
         "driver": _driver() if on_gpu else None,
         "threads": torch.get_num_threads(),

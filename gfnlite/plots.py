@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .bayes import LogGaussianCox
 from .targets import Target
 
 __all__ = [
-    "density", "history", "images", "log_weights", "mode_weights", "rank_histogram", "samples",
-    "style", "trajectories",
+    "density", "history", "images", "log_weights", "marginal", "mode_weights", "overview",
+    "rank_histogram", "samples", "style", "trajectories",
 ]  # fmt: skip
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
@@ -83,6 +84,63 @@ def samples(target: Target, x: Tensor, limit: float, ax=None, label: str | None 
     ax = density(target, limit, ax)
     ax.scatter(*x.cpu().T, s=3, color=BLUE, alpha=0.5, linewidths=0, label=label)
     ax.set(xlim=(-limit, limit), ylim=(-limit, limit))
+    return ax
+
+
+def overview(target: Target, x: Tensor, ax=None):
+    """Samples x (B, d) of any target, in the way that shows most of it.
+
+    On its contours for d = 2; as the mean intensity, with the data, for a Cox process; or else in
+    the first two coordinates, over exact samples where there are some.
+    """
+    ax, x = _axes(ax, (4.2, 4.2)), x.cpu()
+    if isinstance(target, LogGaussianCox):
+        return _intensity(target.to("cpu"), x, ax)
+    exact = _exact(target)
+    reach = 1.2 * (x if exact is None else exact)[:, 0].abs().quantile(0.999).item()
+    if target.dim == 2:
+        return samples(target, x, reach, ax)
+    if exact is not None:
+        ax.scatter(*exact[:, :2].T, s=3, color=GREY, alpha=0.3, linewidths=0, label="exact")
+    ax.scatter(*x[:, :2].T, s=3, color=BLUE, alpha=0.5, linewidths=0, label="samples")
+    ax.set(xlabel="$x_1$", ylabel="$x_2$", xlim=(-reach, reach), ylim=(-reach, reach))
+    ax.legend(markerscale=4)
+    return ax
+
+
+def _exact(target: Target, n: int = 2000) -> Tensor | None:
+    """The same exact samples (n, d) every time, on the CPU; None where they cannot be had."""
+    target = target.to("cpu")
+    return target.sample and target.sample(n, torch.Generator().manual_seed(0))
+
+
+def _intensity(target: LogGaussianCox, x: Tensor, ax):
+    import matplotlib.pyplot as plt
+
+    side = round(target.dim**0.5)
+    mean = target.field(x).exp().mean(0).view(side, side).T  # imshow has (y, x)
+    options = {"origin": "lower", "extent": (0, 1, 0, 1)}
+    picture = ax.imshow(mean, **options, vmax=mean.quantile(0.995).item())
+    row, column = target.counts.view(side, side).nonzero().T
+    place = ((row + 0.5) / side, (column + 0.5) / side)
+    ax.plot(*place, ".", markersize=4, color="white", label="data")
+    plt.colorbar(picture, ax=ax, label="mean intensity, points per unit area")
+    ax.set(xlabel="$s_1$", ylabel="$s_2$")
+    return ax
+
+
+def marginal(target: Target, x: Tensor, ax=None, coordinate: int = 0):
+    """Histogram of one coordinate of samples x (B, d), and of exact samples if there are some."""
+    ax, exact = _axes(ax), _exact(target)
+    values = x[:, coordinate].cpu()
+    both = values if exact is None else torch.cat([values, exact[:, coordinate]])
+    low, high = both.quantile(0.001).item(), both.quantile(0.999).item()
+    options = {"range": (low, high), "bins": 50, "density": True}
+    ax.hist(values, **options, color=BLUE, alpha=0.5, label="samples")
+    if exact is not None:
+        ax.hist(exact[:, coordinate], **options, color="black", histtype="step", label="exact")
+    ax.set(xlabel=f"$x_{{{coordinate + 1}}}$", ylabel="density")
+    ax.legend()
     return ax
 
 

@@ -117,7 +117,7 @@ def ranks(
         steps, generator: as `GFNDiffusion.trajectory`.
     """
     _, x = log_weights_each(sampler, conditions, draws, None, steps, generator)
-    return (x < exact[:, None]).sum(1)
+    return (x.cpu() < exact.cpu()[:, None]).sum(1)
 
 
 class PosteriorEvaluation(dict):
@@ -186,7 +186,8 @@ def evaluate_posteriors(
 ) -> PosteriorEvaluation:
     """How good a conditional sampler is at each condition (n_c, c), by n trajectories at each.
 
-    `truth`, or the target's own log Z and exact samples, gives the EUBO and all gaps.
+    `truth`, or the target's own log Z and exact samples, gives the EUBO and all gaps. Values are on
+    the CPU, wherever the sampler is.
 
     Raises:
         ValueError: if `n` is no multiple of each `k`, or a condition does not fit.
@@ -195,7 +196,7 @@ def evaluate_posteriors(
     conditions = torch.as_tensor(conditions, dtype=torch.float32, device=sampler.device)
     check_condition(target, conditions, conditions)
     log_w, _ = log_weights_each(sampler, conditions, n, None, steps, generator)
-    log_w = log_w.double()
+    log_w = log_w.double().cpu()
     values = {"elbo": log_w.mean(1)}
     values |= {f"bound_{size}": importance_bound(log_w, size) for size in k}
     values["log_z_is"] = importance_bound(log_w, n)
@@ -209,9 +210,9 @@ def evaluate_posteriors(
     if ends is not None:
         options = {"ends": ends, "steps": steps, "generator": generator}
         upper, _ = log_weights_each(sampler, conditions, **options)
-        values |= {"eubo": upper.double().mean(1), "log_z": log_z.double()}
+        values |= {"eubo": upper.double().mean(1).cpu(), "log_z": log_z.double().cpu()}
     if sampler.config.learns_log_z:
-        values["log_z_learned"] = sampler.log_z(conditions).double()
+        values["log_z_learned"] = sampler.log_z(conditions).double().cpu()
     if log_z is not None:
         lower = ["elbo", *(f"bound_{size}" for size in k)]
         values |= {f"gap_{name}": values["log_z"] - values[name] for name in lower}

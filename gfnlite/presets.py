@@ -1,8 +1,11 @@
 """Presets: the settings of each task x method x profile, each written once."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from .config import Config
 
-__all__ = ["METHODS", "PROFILES", "TASKS", "default_preset", "preset"]
+__all__ = ["METHODS", "PROFILES", "SAMPLES", "TASKS", "default_preset", "preset"]
 
 # sigma2: arXiv:2402.05098 (where it has no such task, what covers the target). exploration: what
 # the quick profile adds, about what is missing between sigma2 and the target's spread; the paper's
@@ -11,6 +14,8 @@ TASKS = {
     "9gmm": {"sigma2": 5.0, "exploration": 4.0},
     "25gmm": {"sigma2": 5.0, "exploration": 16.0},
     "manywell32": {"sigma2": 1.0, "exploration": 1.0},
+    "manywell64": {"sigma2": 1.0, "exploration": 1.0},
+    "manywell128": {"sigma2": 1.0, "exploration": 1.0},
     "funnel": {"sigma2": 1.0, "exploration": 4.0},
     "easy_funnel": {"sigma2": 1.0, "exploration": 1.0},
     "lgcp": {"sigma2": 5.0, "exploration": 1.0},
@@ -18,7 +23,17 @@ TASKS = {
     "vae_whitened": {"sigma2": 1.0, "exploration": 0.0, "repeats": 10},
 }
 
+# DIS (arXiv:2211.01364) and DDS (arXiv:2302.13834), implemented here. As in those papers: the
+# process in equilibrium, reverse KL, a drift with a learned multiple of the target's score, and for
+# DDS the exact kernels of the process. As in our other rows and not as in theirs: the network, its
+# bounds, sigma2, the number of steps, batch and learning rate. Other than theirs besides: DIS has
+# Euler-Maruyama's kernels, a rate from 0.1 to 10 where DDPM's ends at 20, a truncated normal start
+# and, in its present code, the log-variance loss; DDS's cosine is that of a step's standard
+# deviation, not of the signal left.
+REVERSED = {"objective": "reverse_kl", "process": "vp", "langevin": True}
 BASES = {
+    "DIS": REVERSED | {"schedule": "linear"},
+    "DDS": REVERSED | {"schedule": "cosine"},
     "PIS": {"objective": "reverse_kl"},
     "TB": {"objective": "tb"},
     "VarGrad": {"objective": "vargrad"},
@@ -45,9 +60,9 @@ EXTRAS = {
 METHODS = {
     row: row.split("+")
     for row in (
-        "PIS", "PIS+LP", "TB", "TB+Expl", "VarGrad", "VarGrad+Expl", "FL-SubTB", "FL-SubTB+LP",
-        "TB+Expl+LS", "TB+Expl+LP", "TB+Expl+LP+LS", "VarGrad+Expl+LS", "VarGrad+Expl+LP",
-        "VarGrad+Expl+LP+LS",
+        "DIS", "DDS", "PIS", "PIS+LP", "TB", "TB+Expl", "VarGrad", "VarGrad+Expl", "FL-SubTB",
+        "FL-SubTB+LP", "TB+Expl+LS", "TB+Expl+LP", "TB+Expl+LP+LS", "VarGrad+Expl+LS",
+        "VarGrad+Expl+LP", "VarGrad+Expl+LP+LS",
         "TB+Expl+LV", "MLE+LV", "MLE+LP+LV", "TB+LP+LV", "VarGrad+LP+LV",
     )
 }  # fmt: skip
@@ -64,17 +79,27 @@ PROFILES = {
         "warm_log_z": False,
     },
 }  # fmt: skip
+# Samples that a profile's runs are judged by; below 2,000 the paper's cells have as few.
+SAMPLES = {"smoke": 500, "quick": 20_000, "full": 20_000}
+# quick, where an energy costs much: fewer steps, and buffers that a laptop holds.
+DEAR = {"steps": 20, "coarse_steps": 10, "iterations": 1000, "lr": 2e-3, "replay_capacity": 20_000}
 # What only some cells of a profile have: by profile, then by task or by part of the method's name.
 EXCEPTIONS = {
     "smoke": {
         "LS": {"replay_capacity": 2000, "ls_steps": 20, "ls_burn_in": 10},
         "MLE": {"prefill": 200},
         "Few": {"coarse_steps": 5},  # of 10
-        "vae": {"batch_size": 60},  # a multiple of its repeats
-        "vae_whitened": {"batch_size": 60},
+        "manywell64": {"iterations": 20},
+        "manywell128": {"iterations": 20},
+        "lgcp": {"batch_size": 16, "iterations": 2},  # of dimension 1600
+        "vae": {"batch_size": 20, "iterations": 4},  # a multiple of its repeats
+        "vae_whitened": {"batch_size": 20, "iterations": 4},
     },
     "quick": {
         "9gmm": {"iterations": 2000},
+        "manywell128": {"iterations": 2500},
+        "lgcp": DEAR,
+        "vae": DEAR,
         # 20 steps are as good as more (results/bench/few_steps.json); the time is the decoder's
         "vae_whitened": {
             "steps": 20,
@@ -87,7 +112,7 @@ EXCEPTIONS = {
         "MLE": {"lr": 6e-3, "coarse_fraction": 0.95, "iterations": 6000},
     },
     "full": {
-        "LP": {"iterations": 10_000},
+        **dict.fromkeys(("LP", "DIS", "DDS"), {"iterations": 10_000}),
         "vae": {"replay_capacity": 90_000, "ls_steps": 500, "ls_burn_in": 200},
         # no row of the paper's: the best that half an hour on one core gives
         "vae_whitened": {
@@ -100,10 +125,13 @@ EXCEPTIONS = {
 }
 
 
-def preset(task: str, method: str, profile: str, **changes) -> Config:
+def preset(
+    task: str, method: str, profile: str, settings: Mapping = MappingProxyType({}), **changes
+) -> Config:
     """The settings of one cell of the paper's tables: later tables win (task, profile, method).
 
-    `changes` are settings that win over all of these, where they are not None.
+    `changes` are settings that win over all of these, where they are not None; those in the
+    mapping `settings` win as they are, so that its None can switch off what may be None.
 
     `method` is one of `METHODS`, or one followed by "+Few": the same, but trained on few random
     steps first (`coarse_steps` and `coarse_fraction`, and nothing else, are other than without;
@@ -121,15 +149,15 @@ def preset(task: str, method: str, profile: str, **changes) -> Config:
             allowed = ", ".join(table) + more
             raise ValueError(f"{argument}={given[argument]!r} is unknown; allowed: {allowed}")
     parts = METHODS[row] + ["Few"] * (row != method)
-    settings = TASKS[task] | PROFILES[profile]
+    chosen = TASKS[task] | PROFILES[profile]
     for part in parts:
-        settings |= BASES.get(part, {}) | EXTRAS.get(part, {})
+        chosen |= BASES.get(part, {}) | EXTRAS.get(part, {})
     if not {"Expl", "MLE"} & set(parts):  # particles start as wide as exploration would reach
-        settings["exploration"] = 0.0
+        chosen["exploration"] = 0.0
     for name in (task, *parts):
-        settings |= EXCEPTIONS[profile].get(name, {})
+        chosen |= EXCEPTIONS[profile].get(name, {})
     changes = {name: value for name, value in changes.items() if value is not None}
-    return Config(**settings).replace(**changes)
+    return Config(**chosen).replace(**changes | dict(settings))
 
 
 def default_preset(task: str) -> Config:

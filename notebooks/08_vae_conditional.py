@@ -66,11 +66,11 @@ out_dir: str | None = None  # where everything is kept; None: nothing is
 steps: int | None = None  # transitions T; None: the preset's
 iterations: int | None = None  # training steps; None: the preset's
 lr: float | None = None  # learning rate; None: the preset's
+settings: dict = {}  # any others of gl.Config, such as {"layers": 3}
 
 # %%
-config = gl.preset(
-    task, method, profile, steps=steps, iterations=iterations, lr=lr
-)
+changes = {"steps": steps, "iterations": iterations, "lr": lr}
+config = gl.preset(task, method, profile, settings, **changes)
 smoke = profile == "smoke"
 print(f"{task}, {method}, profile {profile}, seeds {seeds}")
 
@@ -91,7 +91,7 @@ print(f"{task}, {method}, profile {profile}, seeds {seeds}")
 # of a distribution over images, so that $\log Z(x)$ is a log-likelihood in name only; posteriors and
 # bounds are as real as ever.
 
-# %% mystnb={"figure": {"name": "fig-vae-images", "caption": "Evaluation images (first row of each pair), and the decoded means of the encoder's Gaussians (second row)."}, "image": {"alt": "Two pairs of rows of ten handwritten digits; the second row of each pair is a slightly smoother copy of the first."}}
+# %%
 source = "small" if smoke else None  # None: all of MNIST if it can be had
 train, held_out = mnist("train", source), mnist("evaluation", source)
 posterior = VAEPosterior(
@@ -100,6 +100,7 @@ posterior = VAEPosterior(
 vae, images = posterior.vae, held_out.images
 print(f"to train on: {train}\nto evaluate on: {held_out}")
 
+# %% tags=["lesson"] mystnb={"figure": {"name": "fig-vae-images", "caption": "Evaluation images (first row of each pair), and the decoded means of the encoder's Gaussians (second row)."}, "image": {"alt": "Two pairs of rows of ten handwritten digits; the second row of each pair is a slightly smoother copy of the first."}}
 shown = images[:20]
 decoded = vae.decode(vae.encode(shown)[0])
 pairs = [shown[:10], decoded[:10], shown[10:], decoded[10:]]
@@ -111,7 +112,7 @@ plt.show()
 # The function `vae_energy` is {eq}`eq-vae-energy` and nothing else; `VAEPosterior` is the same as a
 # target, with its gradient by formula.
 
-# %%
+# %% tags=["lesson"]
 z = torch.randn(5, 20, generator=torch.Generator().manual_seed(0))
 by_function = vae_energy(z, images[:5], vae.decode)
 by_target = VAEPosterior(vae).energy(z, images[:5])
@@ -124,7 +125,7 @@ pd.DataFrame({"vae_energy": by_function, "VAEPosterior": by_target}).round(
 #
 # Nothing in the method, and one argument in the code:
 
-# %%
+# %% tags=["lesson"]
 plain = gl.GFNDiffusion(gl.gmm25, device="cpu", exploration=16.0)
 conditional = gl.GFNDiffusion(posterior, config=config, device="cpu")
 x, c = torch.zeros(3, 2), images[:3]
@@ -168,7 +169,7 @@ pd.DataFrame(rows, index=["unconditional", "conditional"]).T
 # combinations $c = A x + \mathcal N(0, s^2 I)$ are seen. Posterior and $Z(c)$ are Gaussian and known
 # for every $c$. One network learns all of them at once.
 
-# %%
+# %% tags=["lesson"]
 linear = LinearGaussian([[1.0, 0.5, -0.3], [0.0, 1.2, 0.8]], noise=0.6)
 small = gl.Config(  # for problems of a few dimensions
     steps=10 if smoke else 60,
@@ -182,7 +183,7 @@ solver = gl.GFNDiffusion(linear, config=small, device="cpu").fit()
 fresh = linear.sample_condition(400, torch.Generator().manual_seed(1))
 evaluate_posteriors(solver, fresh, n=200, k=(100,))
 
-# %% mystnb={"figure": {"name": "fig-linear", "caption": "Observations that the training never saw. Left: the learned log Z(c) against the exact one. Right: rank of an exact posterior draw among 63 of the sampler's, in the first coordinate; uniform if the posteriors are right."}, "image": {"alt": "Left: points along the diagonal. Right: a flat histogram inside a grey band."}}
+# %% tags=["lesson"] mystnb={"figure": {"name": "fig-linear", "caption": "Observations that the training never saw. Left: the learned log Z(c) against the exact one. Right: rank of an exact posterior draw among 63 of the sampler's, in the first coordinate; uniform if the posteriors are right."}, "image": {"alt": "Left: points along the diagonal. Right: a flat histogram inside a grey band."}}
 generator = torch.Generator().manual_seed(2)
 learned = solver.log_z(fresh).detach()
 error = (learned - linear.log_z(fresh)).abs()
@@ -203,7 +204,7 @@ plt.show()
 # $c$ of a point: as $c$ moves, modes of the posterior come and go. Move the slider: grey contours are
 # the exact posterior, dots are samples.
 
-# %%
+# %% tags=["lesson"]
 clusters = [[-2.0, 0.0], [2.0, 0.5], [0.0, 2.5]]
 sighting = ObservedMixture(clusters, variance=0.15, noise=1.3)
 tracker = gl.GFNDiffusion(
@@ -247,8 +248,9 @@ gl.explore(
 # untrained sampler then *is* the encoder, and all that it learns is what the encoder gets wrong.
 
 # %%
-ensemble = gl.Ensemble(posterior, config=config, seeds=seeds, device="cpu")
-ensemble.fit(folder=out_dir)
+ensemble = gl.Ensemble(posterior, config=config, seeds=seeds)
+on_gpu = ensemble[0].device.type == "cuda"
+ensemble.fit(folder=out_dir, compile=on_gpu)
 sampler = ensemble[0]
 print(
     f"{sampler.iteration:,} iterations, {sampler.seconds:.0f} s "
@@ -289,16 +291,22 @@ for one in ensemble:
         names = ("elbo", "bound_100", "log_z_is", "eubo", "ess")
         means = {name: found.mean(name)[0] for name in names}
         true = found.mean("log_z")[0]
-        metrics = means | {
-            "seed": one.seed,
-            "seconds": one.seconds,
-            "energy_calls": one.energy_calls,
-            "true_log_z": true,
-            "delta_log_z": true - means["elbo"],
-            "delta_log_z_rw": true - means["log_z_is"],
-            "encoder_elbo": encoder[:count].mean().item(),
-            "evaluated_on": held_out.name,
-        }
+        generator = torch.Generator(one.device).manual_seed(one.seed)
+        pooled = pooled_log_z(one, images, generator)
+        metrics = (
+            means
+            | {
+                "seed": one.seed,
+                "seconds": one.seconds,
+                "energy_calls": one.energy_calls,
+                "true_log_z": true,
+                "delta_log_z": true - means["elbo"],
+                "delta_log_z_rw": true - means["log_z_is"],
+                "log_z_rw_pooled": pooled,  # the paper's column: see below
+                "encoder_elbo": encoder[:count].mean().item(),
+                "evaluated_on": held_out.name,
+            }
+        )
         unknown = ("log_z_learned", "w2", "w2_floor", "modes", "n_modes")
         gl.write_json(
             kept / "metrics.json", dict.fromkeys(unknown) | metrics
@@ -307,7 +315,7 @@ evaluation = evaluations[seeds[0]]
 evaluation
 
 # %%
-settings = [
+compared = [
     ("encoder", encoder[:count]),
     ("sampler", evaluation["elbo"]),
     (
@@ -317,7 +325,7 @@ settings = [
     ("truth", log_z[:count]),
 ]
 table = ["| | mean over images (nats) | below the truth |", "|:--|--:|--:|"]
-for name, values in settings:
+for name, values in compared:
     gap = (log_z[:count] - values).mean()
     table.append(f"| {name} | {values.mean():.2f} | {gap:.2f} |")
 Markdown("\n".join(table))
@@ -356,10 +364,12 @@ worst = {
 }
 drawn = {
     digit: posterior.latent(
-        sampler.sample(400, condition=images[i]), images[i]
+        sampler.sample(min(400, n), condition=images[i]).cpu(), images[i]
     )
     for digit, i in worst.items()
 }
+
+# %% tags=["lesson"]
 white = VAEPosterior(vae, whitened=True)  # for its coordinates
 
 
@@ -413,6 +423,8 @@ for digit in (2, 4, 5, 7, 9):
     rows += [image, vae.decode(z.mean(0) + reach * direction[0])]
 axes = gl.plots.images(torch.cat(rows))
 axes.set_title("Along the longest axis of five posteriors")
+if out_dir:
+    axes.figure.savefig(Path(out_dir) / "samples.png", dpi=120)
 plt.show()
 
 # %% [markdown]
@@ -449,7 +461,7 @@ plt.show()
 # One change at a time, each trained for the same 150 seconds on one core, in 20 steps, and measured
 # as above (`python -m reproduce.bench.vae_study`; one seed, 200 trajectories for each image):
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "lesson"]
 study = json.loads((folder / "study.json").read_text())["cells"]
 lines = [
     "| | iterations | ELBO below the truth | 100-sample bound below it |",
@@ -475,8 +487,9 @@ Markdown("\n".join(lines))
 # the 100 evaluation images and averages their weights $w$ *over images*. But $\mathbb E[w] = Z(x)$ is
 # another number for each: what is averaged is dominated by the one or two easiest images.
 
-# %%
-pooled = pooled_log_z(sampler, images, torch.Generator().manual_seed(0))
+# %% tags=["lesson"]
+generator = torch.Generator(sampler.device).manual_seed(0)
+pooled = pooled_log_z(sampler, images, generator)
 easiest = log_z.max().item()
 paper = json.loads(Path("../reproduce/published.json").read_text())
 row = paper["tasks"]["vae"]["rows"]["VarGrad+Expl+LP"]["log_z_rw_pooled"]
@@ -496,10 +509,11 @@ Markdown(
 # image. Everything still runs. Here is the check that finds it: an energy that is computed again
 # must be the one that was stored.
 
-# %%
+# %% tags=["lesson"]
 each = images[:30].repeat_interleave(10, 0)  # 10 trajectories an image
 batch = sampler.trajectory(300, condition=each, repeats=10)
-z, latent = posterior.latent(batch.x[-1], each), VAEPosterior(vae)
+z = posterior.latent(batch.x[-1].cpu(), each)
+latent = VAEPosterior(vae)
 stored = latent.log_reward(z, each)
 rows = {}
 for layout, read in (

@@ -19,9 +19,14 @@ FOLDER = ROOT / "reproduce" / "experiments"
 NOTEBOOKS = ROOT / "notebooks"
 RUNS = ROOT / "reproduce" / "runs"
 
-KEYS = {"task": str, "notebook": str, "methods": list, "seeds": dict, "overrides": dict}
-# Parameters that a run sets itself; the others of a notebook are overrides of its preset.
-OWN_PARAMETERS = {"task", "method", "profile", "seeds", "out_dir"}
+KEYS = {
+    "task": str, "notebook": str, "methods": list, "seeds": dict, "overrides": dict,
+    "published": str,
+}  # fmt: skip
+OPTIONAL = ("overrides", "published")
+# Parameters that a run sets itself; the others of a notebook are overrides of its preset, and
+# `settings`, if it has that, takes every setting that has no parameter of its own.
+OWN_PARAMETERS = {"task", "method", "profile", "seeds", "out_dir", "settings"}
 
 
 class BadInput(ValueError):
@@ -38,6 +43,10 @@ class Run:
     seeds: tuple[int, ...]
     notebook: str
     overrides: Mapping[str, object]
+    published: str = ""  # the paper's table in published.json; by default the task's name
+
+    def __post_init__(self):
+        object.__setattr__(self, "published", self.published or self.task)
 
     @property
     def config(self) -> gl.Config:
@@ -59,12 +68,51 @@ class Run:
         """Where the run keeps everything."""
         return RUNS / self.name
 
-    @property
-    def parameters(self) -> dict[str, object]:
-        """What papermill gives to the notebook."""
-        own = {"task": self.task, "method": self.method, "profile": self.profile}
-        own |= {"seeds": list(self.seeds), "out_dir": str(self.folder)}
-        return own | dict(self.overrides)
+
+def check(run: Run) -> None:
+    """Whether there is the run's notebook, which takes the settings, and the package knows them.
+
+    Raises:
+        BadInput: for a notebook that is not there, or a setting that is unknown, of a wrong type,
+            out of range or not taken.
+    """
+    if "/" in run.notebook or not (NOTEBOOKS / f"{run.notebook}.py").is_file():
+        raise BadInput(f"notebook={run.notebook!r} is not in notebooks/")
+    try:
+        _ = run.config
+    except (ValueError, TypeError) as error:
+        raise BadInput(str(error)) from error
+    taken = notebook_parameters(run.notebook)
+    for name in run.overrides:
+        if name not in taken and "settings" not in taken:
+            raise BadInput(
+                f"{name!r} is not a parameter of {run.notebook}; "
+                f"allowed: {', '.join(sorted(taken - OWN_PARAMETERS))}"
+            )
+
+
+def check_seeds(where: str, profile: str, seeds) -> None:
+    """Whether `seeds` is a list of different seeds.
+
+    Raises:
+        BadInput: if not, naming `where` they are given.
+    """
+    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not whole or not seeds or len(set(seeds)) < len(seeds):
+        raise BadInput(
+            f"{where}: seeds={seeds!r} of profile {profile} must be a list of different "
+            "non-negative integers"
+        )
+
+
+def parameters(run: Run) -> dict[str, object]:
+    """What papermill gives the run's notebook: settings without a parameter go into `settings`."""
+    taken = notebook_parameters(run.notebook)
+    given = {"task": run.task, "method": run.method, "profile": run.profile}
+    given |= {"seeds": list(run.seeds), "out_dir": str(run.folder)}
+    given |= {name: value for name, value in run.overrides.items() if name in taken}
+    rest = {name: value for name, value in run.overrides.items() if name not in taken}
+    return given | ({"settings": rest} if rest else {})
 
 
 def load(profile: str, seeds: list[int] | None = None, overrides: Mapping | None = None):
@@ -96,36 +144,6 @@ def select(runs: list[Run], only: list[str]) -> list[Run]:
         if not runs:
             raise BadInput(f"--only {condition}: no such {key}; allowed: {', '.join(known)}")
     return runs
-
-
-def check(run: Run, where: str) -> Run:
-    """The run itself, if it can be executed as meant.
-
-    Raises:
-        BadInput: if not, beginning with `where` it was asked for.
-    """
-    if "/" in run.notebook or not (NOTEBOOKS / f"{run.notebook}.py").is_file():
-        raise BadInput(f"{where}: notebook={run.notebook!r} is not in notebooks/")
-    seeds = run.seeds
-    whole = isinstance(seeds, tuple) and all(type(seed) is int and seed >= 0 for seed in seeds)
-    if not whole or not seeds or len(set(seeds)) < len(seeds):
-        shown = list(seeds) if isinstance(seeds, tuple) else seeds
-        raise BadInput(
-            f"{where}: seeds={shown!r} of profile {run.profile} must be a list of different "
-            "non-negative integers"
-        )
-    try:
-        _ = run.config  # the package checks names, types and ranges
-    except (ValueError, TypeError) as error:
-        raise BadInput(f"{where}: {error}") from error
-    allowed = notebook_parameters(run.notebook) - OWN_PARAMETERS
-    for name in run.overrides:
-        if name not in allowed:
-            raise BadInput(
-                f"{name!r} is not a parameter of {run.notebook}; "
-                f"allowed: {', '.join(sorted(allowed))}"
-            )
-    return run
 
 
 def parse_settings(pairs: list[str]) -> dict[str, object]:
@@ -168,13 +186,21 @@ def _read(path: Path, profile: str, seeds: list[int] | None, overrides: dict) ->
         if not isinstance(value, KEYS[key]):
             raise BadInput(f"{path.name}: {key}={value!r} must be a {KEYS[key].__name__}")
     for key in KEYS:
-        if key not in data and key != "overrides":
+        if key not in data and key not in OPTIONAL:
             raise BadInput(f"{path.name}: the key {key!r} is missing")
     if seeds is None:
         seeds = data["seeds"].get(profile)
-    seeds = tuple(seeds) if isinstance(seeds, list) else seeds
-    settings = data.get("overrides", {}) | overrides
-    return [
-        check(Run(data["task"], method, profile, seeds, data["notebook"], settings), path.name)
-        for method in data["methods"]
-    ]
+    check_seeds(path.name, profile, seeds)
+    runs = []
+    for method in data["methods"]:
+        settings = data.get("overrides", {}) | overrides
+        run = Run(
+            data["task"], method, profile, tuple(seeds), data["notebook"], settings,
+            data.get("published", ""),
+        )  # fmt: skip
+        try:
+            check(run)
+        except BadInput as error:
+            raise BadInput(f"{path.name}: {error}") from error
+        runs.append(run)
+    return runs

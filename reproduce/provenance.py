@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import platform
 import socket
 import subprocess
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from importlib.metadata import version
 
 from .experiments import NOTEBOOKS, ROOT, Run
 
-__all__ = ["code_label", "now", "provenance", "slurm_ids"]
+__all__ = ["code", "code_label", "now", "provenance", "slurm_ids"]
 
 # What decides a result; a changed sentence in a book page does not make a run dirty.
 CODE = ("gfnlite", "notebooks", "reproduce/*.py", "reproduce/experiments", "requirements.txt")
@@ -26,18 +27,26 @@ SLURM = {
 
 def provenance(run: Run) -> dict:
     """Of the process that executes a run: commit and changes, notebook, versions, host, Slurm."""
+    return code() | {
+        "notebook": _digest((NOTEBOOKS / f"{run.notebook}.py").read_bytes()),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "slurm": slurm_ids(os.environ),
+    }
+
+
+def code() -> dict:
+    """When, the commit, a digest of what was changed since, and versions of packages."""
     changed = git("status", "--porcelain", "--", *CODE)
     return {
         "started": now(),
         "commit": git("rev-parse", "HEAD"),
         "dirty": changed != "",
         "changes": _digest(changed + (git("diff", "HEAD", "--", *CODE) or "")) if changed else None,
-        "notebook": _digest((NOTEBOOKS / f"{run.notebook}.py").read_bytes()),
-        "versions": {name: version(name) for name in PACKAGES},
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "slurm": slurm_ids(os.environ),
-    }
+        "versions": {
+            "python": platform.python_version(), **{name: version(name) for name in PACKAGES},
+        },
+    }  # fmt: skip
 
 
 def slurm_ids(environment) -> dict[str, str] | None:

@@ -19,8 +19,9 @@ import papermill
 from jupyter_client import AsyncKernelManager
 
 import gfnlite as gl
+from gfnlite.machine import device_name
 
-from .experiments import NOTEBOOKS, Run
+from .experiments import NOTEBOOKS, Run, parameters
 from .lock import is_locked, locked
 from .provenance import code_label, now, provenance
 from .stopping import Stop, Stopped, stoppable
@@ -134,7 +135,7 @@ def _papermill(run: Run, handle: int, stop: Stop) -> None:
             papermill.execute_notebook(
                 _notebook(run),
                 str(temporary),
-                run.parameters,
+                parameters(run),
                 kernel_name="python3",
                 language="python",
                 cwd=str(NOTEBOOKS),
@@ -227,15 +228,8 @@ def _commits(run: Run, before: dict, now: str) -> dict[str, list[str]]:
 
 def _devices(run: Run, before: dict) -> str:
     """What the seeds were trained on; "a then b" if any of it was done on another device before."""
-    missing, now = missing_seeds(run), device()
+    missing, now = missing_seeds(run), device_name()
     begun = any((run.folder / f"seed-{seed}" / "checkpoint.pt").exists() for seed in missing)
     earlier = before.get("device") if begun or len(missing) < len(run.seeds) else None
     devices = [*(earlier or "").split(" then "), now if missing else ""]
     return " then ".join(dict.fromkeys(filter(None, devices))) or now
-
-
-def device() -> str:
-    """Name of the GPU that a kernel started from here would use, or cpu."""
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -25,7 +25,7 @@ OWN = set(
 
 KINDS = {  # what stands in a manifest for each run
     "task": str, "method": str, "profile": str, "seeds": list, "notebook": str,
-    "overrides": dict, "name": str,
+    "overrides": dict, "published": str, "name": str,
 }  # fmt: skip
 
 
@@ -166,7 +166,12 @@ def read_manifest(path: Path) -> list[Run]:
         for name, kind in KINDS.items():
             if not isinstance(entry[name], kind):
                 raise BadInput(f"{where}: {name}={entry[name]!r} must be a {kind.__name__}")
-        run = experiments.check(run_of(entry), where)
+        experiments.check_seeds(where, entry["profile"], entry["seeds"])
+        run = run_of(entry)
+        try:
+            experiments.check(run)
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}") from error
         if run.name != entry["name"]:
             raise BadInput(f"{where}: its settings have changed since it was submitted: do it anew")
         runs.append(run)

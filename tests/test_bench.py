@@ -12,7 +12,7 @@ import torch
 
 import gfnlite as gl
 from gfnlite.step import objective as loss_of
-from reproduce import report, runner
+from reproduce import provenance, report
 from reproduce.__main__ import entry as reproduce
 from reproduce.bench import (
     floor,
@@ -401,7 +401,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("part", EXPECTED)
 def test_each_part_runs_and_writes_what_it_says(part, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_git", lambda *a: "0123abc" if a[0] == "rev-parse" else "")
+    monkeypatch.setattr(provenance, "git", lambda *a: "0123abc" if a[0] == "rev-parse" else "")
     printed = list(worker.run(part, sizes.SMALL, tmp_path, tmp_path / "state"))
     result = json.loads((tmp_path / f"{part}.json").read_text())
     (made,) = result["runs"]

@@ -99,3 +99,7 @@ def test_changes_of_a_preset_win_and_none_is_no_change():
     assert changed == plain.replace(steps=7) != plain
     with pytest.raises(ValueError, match="unknown setting 'step'"):
         gl.preset("25gmm", "TB", "quick", step=3)
+    # as they are: here None switches off, where as a change it means the preset's own
+    off = gl.preset("25gmm", "TB", "quick", {"coarse_steps": None}, hidden=None)
+    assert off.coarse_steps is None and off.hidden == 64
+    assert gl.preset("25gmm", "TB", "quick", coarse_steps=None).coarse_steps == 20

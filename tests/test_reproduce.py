@@ -17,7 +17,7 @@ import jupytext
 import pytest
 
 import gfnlite as gl
-from reproduce import experiments, report, runner, verdict
+from reproduce import experiments, provenance, report, runner, verdict
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = {
@@ -40,6 +40,7 @@ lr: float | None = None
 BODY = """
 import json, time
 from pathlib import Path
+import gfnlite as gl
 for seed in seeds:
     folder = Path(out_dir) / f"seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,14 +71,15 @@ def house(tmp_path, monkeypatch):
     jupytext.write(jupytext.reads(source, "py:percent"), tmp_path / "notebooks/fake.py")
     for module, names in {
         experiments: ("ROOT", "FOLDER", "NOTEBOOKS", "RUNS"),
-        runner: ("ROOT", "NOTEBOOKS"),
+        runner: ("NOTEBOOKS",),
+        provenance: ("ROOT", "NOTEBOOKS"),
         report: ("FOLDER", "PUBLISHED"),
     }.items():
         for name in names:
             new = tmp_path / getattr(module, name).relative_to(ROOT)
             monkeypatch.setattr(module, name, new)
     experiments.notebook_parameters.cache_clear()
-    monkeypatch.setattr(runner, "_git", lambda *a: "0123abc" if a[0] == "rev-parse" else "")
+    monkeypatch.setattr(provenance, "git", lambda *a: "0123abc" if a[0] == "rev-parse" else "")
     yield tmp_path
     experiments.notebook_parameters.cache_clear()
 
@@ -201,10 +203,13 @@ def test_a_run_keeps_everything_and_is_not_done_twice(house):
     assert runner.status(run) == "missing" and not runner.finished(run)
     assert runner.execute(run) == "done" and runner.finished(run)
     names = {path.name for path in run.folder.iterdir()}
-    kept = {"config.json", "run.json", "notebook.ipynb", "seed-0", "seed-1", "samples.png"}
-    assert names == kept
+    kept = "config.json run.json machine.json notebook.ipynb seed-0 seed-1 samples.png .lock"
+    assert names == set(kept.split())
     record = json.loads((run.folder / "run.json").read_text())
     assert record["status"] == "done" and record["commit"] == "0123abc" and not record["dirty"]
+    assert record["cause"] is None and record["changes"] is None and record["slurm"] is None
+    assert record["machine"]["device"] == "cpu" and record["machine"]["tf32"] is False
+    assert record["peak_memory"] > 10**7 and record["energy_calls"] == 20
     assert record["versions"]["gfnlite"] == gl.__version__ and record["seeds"] == [0, 1]
     config = json.loads((run.folder / "config.json").read_text())
     assert config["config"] == asdict(run.config)
@@ -218,7 +223,7 @@ def test_a_run_keeps_everything_and_is_not_done_twice(house):
 
 def git(monkeypatch, commit, changed=""):
     """From now on the repository is at this commit."""
-    monkeypatch.setattr(runner, "_git", lambda *a: commit if a[0] == "rev-parse" else changed)
+    monkeypatch.setattr(provenance, "git", lambda *a: commit if a[0] == "rev-parse" else changed)
 
 
 def test_each_seed_keeps_the_commit_that_made_it(house, monkeypatch):
@@ -245,11 +250,11 @@ def test_each_seed_keeps_the_commit_that_made_it(house, monkeypatch):
 
 def test_a_run_names_every_device_that_trained_it(house, monkeypatch):
     def made_on(device, seeds=(0, 1)):
-        monkeypatch.setattr(runner, "_provenance", lambda: provenance() | {"device": device})
+        monkeypatch.setattr(runner, "device_name", lambda: device)
         assert runner.execute(runs(seeds=list(seeds))[1]) == "done"
         return report.collect([])[0]["device"]
 
-    provenance, folder = runner._provenance, runs()[1].folder
+    folder = runs()[1].folder
     assert made_on("a GPU") == "a GPU"
     assert made_on("cpu") == "a GPU"  # which only shows what is there
     (folder / "seed-0/metrics.json").unlink()
@@ -305,6 +310,7 @@ def test_a_failed_run_keeps_its_traceback_and_does_not_stop_the_rest(house):
     assert [runner.execute(first), runner.execute(second)] == ["failed", "done"]
     record = json.loads((first.folder / "run.json").read_text())
     assert "the seventh seal" in record["traceback"]
+    assert record["cause"] == "RuntimeError: the seventh seal"
     assert (first.folder / "notebook.ipynb").exists() and not runner.finished(first)
     (house / "notebooks/fail").unlink()
     assert runner.execute(first) == "done"
@@ -316,11 +322,11 @@ def test_an_interrupted_run_is_marked_and_goes_on(house):
     worker = f"""
 import pathlib, sys
 sys.path.insert(0, {str(ROOT)!r})
-from reproduce import experiments, runner
+from reproduce import experiments, provenance, runner
 home = pathlib.Path({str(house)!r})
 experiments.ROOT = runner.ROOT = home
 experiments.FOLDER, experiments.RUNS = home / "reproduce/experiments", home / "reproduce/runs"
-experiments.NOTEBOOKS = runner.NOTEBOOKS = home / "notebooks"
+experiments.NOTEBOOKS = runner.NOTEBOOKS = provenance.NOTEBOOKS = home / "notebooks"
 runner.execute(experiments.load("quick")[0])
 """
     child = subprocess.Popen([sys.executable, "-c", worker], stderr=subprocess.PIPE)
@@ -331,7 +337,8 @@ runner.execute(experiments.load("quick")[0])
     assert runner.status(run) == "running"
     os.kill(child.pid, signal.SIGINT)
     child.wait(60)
-    assert child.returncode != 0 and runner.status(run) == "interrupted"
+    assert child.returncode == 0 and runner.status(run) == "interrupted"
+    assert runner.record_of(run.folder)["cause"] == "interrupted from the keyboard"
     (house / "notebooks/slow").unlink()
     assert runner.execute(run) == "done"
 
@@ -442,7 +449,7 @@ def test_report_keeps_out_smoke_changed_and_dirty_runs(house, monkeypatch):
     local = json.loads((report.FOLDER / "local/25gmm.json").read_text())["rows"]
     assert len(local) == 4
 
-    monkeypatch.setattr(runner, "_git", lambda *a: "0123abc" if a[0] == "rev-parse" else " M x")
+    monkeypatch.setattr(provenance, "git", lambda *a: "0123abc" if a[0] == "rev-parse" else " M x")
     done_runs()
     with pytest.raises(experiments.BadInput, match="made from uncommitted or unknown code"):
         report.write_committed(report.collect([]), [])

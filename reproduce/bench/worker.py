@@ -14,7 +14,9 @@ from pathlib import Path
 import torch
 
 import gfnlite as gl
+from gfnlite.machine import device_name
 
+from ..provenance import code
 from . import (
     dead_ends,
     floor,
@@ -64,10 +66,8 @@ def run(part: str, sizes: Sizes, folder: Path, state: Path) -> Iterator[str]:
 
 def environment() -> dict:
     """What the figures depend on besides the code, and which code that is."""
-    from ..runner import _provenance  # notebooks and all that: not needed to measure
-
-    kept = _provenance()
-    kept |= {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    kept = code() | {"device": device_name(), "cpu": _cpu(), "cores": os.cpu_count()}
+    kept["threads"] = torch.get_num_threads()
     kept["clock"] = clock_name()
     return kept
 

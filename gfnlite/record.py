@@ -1,0 +1,55 @@
+"""What is kept of a finished sampler: its evaluation, and the paper's cells beside it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .files import write_json
+from .metrics import Evaluation
+
+if TYPE_CHECKING:
+    from .sampler import GFNDiffusion
+
+__all__ = ["record"]
+
+
+def record(
+    sampler: "GFNDiffusion",
+    folder: str | Path | None = None,
+    n_samples: int = 20_000,
+    paper_samples: int = 2000,
+) -> Evaluation:
+    """Evaluate a sampler by its own seed and keep the metrics, once, in `folder`/metrics.json.
+
+    The file has all of the evaluation, seed, seconds, n_modes and true_log_z; and, from other
+    samples as few as the paper's tables use (arXiv:2402.05098), paper_elbo, paper_log_z_is, w2,
+    delta_log_z = log Z - paper_elbo and delta_log_z_rw = |log Z - paper_log_z_is|. What needs a
+    truth that the target does not know is None. A file that is there stays as it is.
+
+    Args:
+        sampler: of a target without a condition.
+        folder: where to write; None: nowhere.
+        n_samples: trajectories of the evaluation, at least 2.
+        paper_samples: of the paper's cells; never more than `n_samples`.
+
+    Raises:
+        ValueError: as `GFNDiffusion.evaluate`.
+    """
+    evaluation = sampler.evaluate(n_samples, seed=sampler.seed)
+    path = Path(folder) / "metrics.json" if folder is not None else None
+    if path is None or path.exists():
+        return evaluation
+    paper = sampler.evaluate(min(paper_samples, n_samples), seed=sampler.seed + 1000)
+    truth, weights = evaluation["log_z"], evaluation["mode_weights"]
+    metrics = evaluation | {
+        "seed": sampler.seed,
+        "seconds": sampler.seconds,
+        "n_modes": None if weights is None else len(weights),
+        "true_log_z": truth,
+        "paper_elbo": paper["elbo"],
+        "paper_log_z_is": paper["log_z_is"],
+        "delta_log_z": None if truth is None else truth - paper["elbo"],
+        "delta_log_z_rw": None if truth is None else abs(truth - paper["log_z_is"]),
+        "w2": paper["w2"],
+    }
+    write_json(path, metrics)
+    return evaluation
