@@ -19,10 +19,14 @@ from .cli import (
     seeds_option,
     set_option,
 )  # fmt: skip
-from .experiments import BadInput
+from .experiments import BadInput, Run
 from .lock import Busy
 from .pool import BUSY
 from .stopping import CAUSES
+
+__all__ = ["cancel", "carry_out", "prepare", "submit", "work"]
+
+PASSED_ON = ("partition", "account", "qos", "constraint", "mem", "cpus-per-task")
 
 
 def _minutes(ctx, param, text: str | None) -> int | None:
@@ -45,9 +49,6 @@ def _passed_on(*names: str):
         return command
 
     return add
-
-
-PASSED_ON = ("partition", "account", "qos", "constraint", "mem", "cpus-per-task")
 
 
 @main.command(cls=Several)
@@ -136,7 +137,15 @@ def work(manifest: Path, index: int) -> None:
     runs = submission.read_manifest(manifest)
     if index >= len(runs):
         raise BadInput(f"index={index}: {manifest} has {len(runs)} runs")
-    run = runs[index]
+    carry_out(runs[index])
+
+
+def carry_out(run: Run) -> None:
+    """Execute a run as a batch job does: near its time limit it queues again, from its checkpoint.
+
+    Raises:
+        SystemExit: 1 if the run failed or was interrupted, 75 if another process works on it.
+    """
     try:
         ended = runner.execute(run)
     except Busy as error:

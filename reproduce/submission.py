@@ -15,7 +15,7 @@ from .slurm import PATIENCE, run_of, slurm
 
 __all__ = ["Job", "Options", "entry", "jobs", "new_folder", "read_manifest", "submit"]
 
-SCRIPT = Path(__file__).with_name("slurm.sh")
+SCRIPT = Path(__file__).parent / "slurm" / "job.sh"
 USUAL_ARRAY_SIZE = 1001  # MaxArraySize of a cluster that does not set it
 # What this module sets itself, by the long names of sbatch's options.
 OWN = set(

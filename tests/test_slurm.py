@@ -240,7 +240,7 @@ def test_a_run_that_was_stopped_starts_again_and_is_the_same_as_one_that_was_not
         record, iteration = campaign.stopped[run.method]
         assert record["cause"] == cause and 3 < iteration < 40
         folder = tmp_path / run.name
-        cells = {"__name__": "cells"} | run.parameters | {"out_dir": str(folder)}
+        cells = {"__name__": "cells"} | experiments.parameters(run) | {"out_dir": str(folder)}
         exec(BODY, cells)
         for seed in run.seeds:
             ours, theirs = run.folder / f"seed-{seed}", folder / f"seed-{seed}"
@@ -378,7 +378,7 @@ def test_a_dry_run_prints_everything_and_writes_nothing(place, monkeypatch):
         "submit", "--dry-run", "--partition", "a; rm", "--sbatch", "exclusive", "mail-user=x"
     )
     assert "'--partition=a; rm'" in text and " --mail-user=x --exclusive " in text
-    assert (ROOT / "reproduce/slurm.sh").read_text() in text
+    assert (ROOT / "reproduce/slurm/job.sh").read_text() in text
     assert "task 3: 25gmm-VarGrad+Expl-quick-" in text and "afterany:<array-0>" in text
     assert not experiments.RUNS.exists()
 
