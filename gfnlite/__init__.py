@@ -15,6 +15,7 @@ and their guidance are in `gl.diffusion`, `gl.data_loss`, `gl.denoiser`,
 from importlib.metadata import version
 
 from . import (
+    annealing,
     callbacks,
     data_loss,
     denoiser,
@@ -77,6 +78,7 @@ __all__ = [
     "PosteriorEvaluation",
     "Trajectory",
     "VAEPosterior",
+    "annealing",
     "callbacks",
     "data_loss",
     "denoiser",

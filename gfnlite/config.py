@@ -1,24 +1,15 @@
 """Every setting of a training run, in one validated record."""
 
-import dataclasses
-import math
-import numbers
 import operator
-import types
-import typing
 from dataclasses import dataclass
+
+from .settings import Settings, setting
 
 __all__ = ["Config", "integer"]
 
 
-def _setting(default, doc: str, *, low=None, high=None, above=None, choices=None):
-    rule = {"doc": doc, "low": low, "high": high, "above": above}
-    rule["choices"] = choices
-    return dataclasses.field(default=default, metadata=rule)
-
-
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Settings of a sampler and its training; `Config.describe()` lists them with their meaning.
 
     Raises:
@@ -26,88 +17,79 @@ class Config:
     """
 
     # what is optimised
-    objective: str = _setting(
+    objective: str = setting(
         "tb", "loss of a trajectory", choices=("tb", "vargrad", "db", "subtb", "reverse_kl")
     )
-    subtb_lambda: float = _setting(2.0, "weight of a part by its length, for subtb", above=0)
-    forward_looking: bool = _setting(False, "state flows start from partial energies (db, subtb)")
-    repeats: int | None = _setting(
+    subtb_lambda: float = setting(2.0, "weight of a part by its length, for subtb", above=0)
+    forward_looking: bool = setting(False, "state flows start from partial energies (db, subtb)")
+    repeats: int | None = setting(
         None, "trajectories per condition in a batch, if there are conditions; None: 1", low=1
     )
     # the process and its kernels
-    process: str = _setting("pinned", "reference process", choices=("pinned", "vp"))
-    schedule: str = _setting("linear", "noise schedule of vp", choices=("linear", "cosine"))
-    sigma2: float = _setting(
+    process: str = setting("pinned", "reference process", choices=("pinned", "vp"))
+    schedule: str = setting("linear", "noise schedule of vp", choices=("linear", "cosine"))
+    sigma2: float = setting(
         1.0, "variance of the reference process per unit time", above=0, low=1e-12, high=1e12
     )
-    steps: int = _setting(100, "transitions T of a trajectory", low=1, high=10_000)
-    grid: str = _setting("uniform", "times of the transitions", choices=("uniform", "cosine"))
-    coarse_steps: int | None = _setting(
+    steps: int = setting(100, "transitions T of a trajectory", low=1, high=10_000)
+    grid: str = setting("uniform", "times of the transitions", choices=("uniform", "cosine"))
+    coarse_steps: int | None = setting(
         None, "train first on random grids of this many steps; None: never", low=1, high=10_000
     )
-    coarse_fraction: float = _setting(
+    coarse_fraction: float = setting(
         0.8, "fraction of the training that is coarse, if coarse_steps is set", low=0, high=1
     )
-    langevin: bool = _setting(False, "the drift has a learned multiple of the score (LP)")
-    learn_variance: bool = _setting(False, "P_F's variance is learned")
-    learn_backward: bool = _setting(False, "P_B's mean and variance are learned")
-    hidden: int = _setting(64, "width of the networks", low=1, high=65_536)
-    layers: int = _setting(2, "joint hidden layers of the networks", low=1, high=100)
+    langevin: bool = setting(False, "the drift has a learned multiple of the score (LP)")
+    learn_variance: bool = setting(False, "P_F's variance is learned")
+    learn_backward: bool = setting(False, "P_B's mean and variance are learned")
+    hidden: int = setting(64, "width of the networks", low=1, high=65_536)
+    layers: int = setting(2, "joint hidden layers of the networks", low=1, high=100)
     # training
-    batch_size: int = _setting(300, "trajectories B in a training batch", low=1, high=10**7)
-    iterations: int = _setting(4000, "training steps", low=1)
-    exploration: float = _setting(
+    batch_size: int = setting(300, "trajectories B in a training batch", low=1, high=10**7)
+    iterations: int = setting(4000, "training steps", low=1)
+    exploration: float = setting(
         0.0,
         "variance per unit time added to the sampling noise at first (vp: per unit of its own)",
         low=0,
         high=1e12,
     )
-    exploration_decay: float = _setting(
+    exploration_decay: float = setting(
         0.5, "fraction of training in which its standard deviation falls linearly to 0",
         above=0, high=1,
     )  # fmt: skip
-    lr: float = _setting(3e-3, "Adam's learning rate of the kernels", above=0, high=10)
-    lr_log_z: float = _setting(0.1, "Adam's learning rate of log Z_theta", above=0, high=1000)
-    warm_log_z: bool = _setting(True, "log Z_theta starts at the first batch's mean log w, not 0")
-    lr_flow: float = _setting(1e-2, "Adam's learning rate of the state flow", above=0, high=10)
-    lr_decay: float = _setting(
+    lr: float = setting(3e-3, "Adam's learning rate of the kernels", above=0, high=10)
+    lr_log_z: float = setting(0.1, "Adam's learning rate of log Z_theta", above=0, high=1000)
+    warm_log_z: bool = setting(True, "log Z_theta starts at the first batch's mean log w, not 0")
+    lr_flow: float = setting(1e-2, "Adam's learning rate of the state flow", above=0, high=10)
+    lr_decay: float = setting(
         0.5, "last fraction of training in which the rates fall linearly to 0", low=0, high=1
     )
-    grad_clip: float | None = _setting(None, "largest norm of the kernels' gradient", above=0)
-    amp: bool = _setting(False, "networks in bfloat16 where that is safe")
+    grad_clip: float | None = setting(None, "largest norm of the kernels' gradient", above=0)
+    amp: bool = setting(False, "networks in bfloat16 where that is safe")
     # off-policy
-    replay_ratio: float = _setting(
+    replay_ratio: float = setting(
         0.0, "fraction of the training steps on replayed samples", low=0, high=1
     )
-    prefill: int | None = _setting(
+    prefill: int | None = setting(
         None, "replay this many particles of annealed SMC, found before training", low=2
     )
-    replay_capacity: int = _setting(600_000, "samples that each buffer holds", low=1, high=10**9)
-    replay_priority: str = _setting(
+    replay_capacity: int = setting(600_000, "samples that each buffer holds", low=1, high=10**9)
+    replay_priority: str = setting(
         "rank", "which samples are replayed", choices=("uniform", "rank", "reward", "weight")
     )
-    replay_objective: str | None = _setting(
+    replay_objective: str | None = setting(
         None, "loss of replayed samples; None: the objective",
         choices=("tb", "vargrad", "db", "subtb", "mle"),
     )  # fmt: skip
-    rank_weight: float = _setting(0.01, "k in the rank priority 1 / (k N + rank)", above=0)
-    replay_ess: float = _setting(
+    rank_weight: float = setting(0.01, "k in the rank priority 1 / (k N + rank)", above=0)
+    replay_ess: float = setting(
         0.1, "priorities by reward or weight are tempered to this ESS", above=0, high=1
     )
-    ls_every: int | None = _setting(None, "iterations between local searches; None: never", low=1)
-    ls_steps: int = _setting(200, "MALA steps of a local search", low=1)
-    ls_burn_in: int = _setting(100, "of which not kept, while the step size adapts", low=0)
-    ls_step_size: float = _setting(0.01, "first step size of MALA", above=0)
-    ls_temperature: float = _setting(1.0, "MALA samples R^(1 / temperature)", above=0)
-
-    def __post_init__(self):
-        hints = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value = _checked(field, hints[field.name], getattr(self, field.name))
-            object.__setattr__(self, field.name, value)  # an int given for a float becomes one
-        for wrong, message in self._conflicts():
-            if wrong:
-                raise ValueError(message)
+    ls_every: int | None = setting(None, "iterations between local searches; None: never", low=1)
+    ls_steps: int = setting(200, "MALA steps of a local search", low=1)
+    ls_burn_in: int = setting(100, "of which not kept, while the step size adapts", low=0)
+    ls_step_size: float = setting(0.01, "first step size of MALA", above=0)
+    ls_temperature: float = setting(1.0, "MALA samples R^(1 / temperature)", above=0)
 
     @property
     def learns_log_z(self) -> bool:
@@ -165,23 +147,6 @@ class Config:
             ),
         ]
 
-    def replace(self, **changes) -> "Config":
-        """A copy with some settings changed and checked.
-
-        Raises:
-            ValueError: for an unknown setting, or as the class does.
-        """
-        known = [field.name for field in dataclasses.fields(self)]
-        for name in changes:
-            if name not in known:
-                raise ValueError(f"unknown setting {name!r}; known: {', '.join(known)}")
-        return dataclasses.replace(self, **changes)
-
-    @classmethod
-    def describe(cls) -> dict[str, str]:
-        """What each setting means, by name."""
-        return {field.name: field.metadata["doc"] for field in dataclasses.fields(cls)}
-
 
 def integer(name: str, value, least: int, most: int | None = None) -> int:
     """`value` as a Python integer; NumPy's are taken too.
@@ -198,32 +163,3 @@ def integer(name: str, value, least: int, most: int | None = None) -> int:
         limit = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name}={value!r} must be an integer {limit}")
     return number
-
-
-def _checked(field: dataclasses.Field, hint, value):
-    rule, label = field.metadata, f"{field.name}={value!r}"
-    optional = isinstance(hint, types.UnionType)
-    kind = typing.get_args(hint)[0] if optional else hint
-    if optional and value is None:
-        return None
-    number = {int: numbers.Integral, float: numbers.Real}.get(kind)  # NumPy's too, never a bool
-    if number and isinstance(value, number) and not isinstance(value, bool):
-        value = kind(value)
-    if type(value) is not kind:
-        hint_yaml = ""
-        if kind is float and isinstance(value, str):
-            hint_yaml = " (YAML reads 1e-3 as text: write 1.0e-3)"
-        raise ValueError(
-            f"{label} has type {type(value).__name__}, must be {kind.__name__}{hint_yaml}"
-        )
-    if kind is float and not math.isfinite(value):
-        raise ValueError(f"{label} must be finite")
-    if rule["choices"] is not None and value not in rule["choices"]:
-        raise ValueError(f"{label} is unknown; allowed: {', '.join(rule['choices'])}")
-    if rule["above"] is not None and value <= rule["above"]:
-        raise ValueError(f"{label} must be greater than {rule['above']}")
-    if rule["low"] is not None and value < rule["low"]:
-        raise ValueError(f"{label} must be at least {rule['low']}")
-    if rule["high"] is not None and value > rule["high"]:
-        raise ValueError(f"{label} must be at most {rule['high']}")
-    return value

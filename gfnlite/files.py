@@ -5,7 +5,7 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["write_bytes", "write_json"]
+__all__ = ["as_json", "write_bytes", "write_json"]
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -24,6 +24,11 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         raise
 
 
+def as_json(value) -> bytes:
+    """`value` as readable JSON; raises ValueError for a NaN or an infinity."""
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: str | Path, value) -> None:
     """Write `value` as readable JSON; a NaN or an infinity is refused, not written."""
-    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(path, as_json(value))

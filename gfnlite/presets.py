@@ -26,10 +26,10 @@ TASKS = {
 # DIS (arXiv:2211.01364) and DDS (arXiv:2302.13834), implemented here. As in those papers: the
 # process in equilibrium, reverse KL, a drift with a learned multiple of the target's score, and for
 # DDS the exact kernels of the process. As in our other rows and not as in theirs: the network, its
-# bounds, sigma2, the number of steps, batch and learning rate. Other than theirs besides: DIS has
-# Euler-Maruyama's kernels, a rate from 0.1 to 10 where DDPM's ends at 20, a truncated normal start
-# and, in its present code, the log-variance loss; DDS's cosine is that of a step's standard
-# deviation, not of the signal left.
+# bounds, sigma2, the number of steps, batch and learning rate. Otherwise than in their own code:
+# DIS has Euler-Maruyama's kernels there, a rate from 0.1 to 10 where DDPM's ends at 20, a truncated
+# normal start and, by default now, the log-variance loss; DDS has a cosine (to the fourth power) of
+# the length of its steps, where ours is that of the signal left.
 REVERSED = {"objective": "reverse_kl", "process": "vp", "langevin": True}
 BASES = {
     "DIS": REVERSED | {"schedule": "linear"},
@@ -132,6 +132,9 @@ def preset(
 
     `changes` are settings that win over all of these, where they are not None; those in the
     mapping `settings` win as they are, so that its None can switch off what may be None.
+
+    DIS and DDS are implemented here, on their processes, with reverse KL and the Langevin
+    parametrisation; network, steps and sigma2 are those of the other rows, not of their own code.
 
     `method` is one of `METHODS`, or one followed by "+Few": the same, but trained on few random
     steps first (`coarse_steps` and `coarse_fraction`, and nothing else, are other than without;

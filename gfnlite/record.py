@@ -9,7 +9,7 @@ from .metrics import Evaluation
 if TYPE_CHECKING:
     from .sampler import GFNDiffusion
 
-__all__ = ["record"]
+__all__ = ["keep_metrics", "record"]
 
 
 def record(
@@ -35,14 +35,23 @@ def record(
         ValueError: as `GFNDiffusion.evaluate`.
     """
     evaluation = sampler.evaluate(n_samples, seed=sampler.seed)
-    path = Path(folder) / "metrics.json" if folder is not None else None
-    if path is None or path.exists():
-        return evaluation
-    paper = sampler.evaluate(min(paper_samples, n_samples), seed=sampler.seed + 1000)
+    if folder is not None and not (Path(folder) / "metrics.json").exists():
+        paper = sampler.evaluate(min(paper_samples, n_samples), seed=sampler.seed + 1000)
+        keep_metrics(folder, evaluation, paper, sampler.seed, sampler.seconds)
+    return evaluation
+
+
+def keep_metrics(
+    folder: str | Path, evaluation: Evaluation, paper: Evaluation, seed: int, seconds: float
+) -> None:
+    """Write `folder`/metrics.json as `record` describes it, unless it is there."""
+    path = Path(folder) / "metrics.json"
+    if path.exists():
+        return
     truth, weights = evaluation["log_z"], evaluation["mode_weights"]
     metrics = evaluation | {
-        "seed": sampler.seed,
-        "seconds": sampler.seconds,
+        "seed": seed,
+        "seconds": seconds,
         "n_modes": None if weights is None else len(weights),
         "true_log_z": truth,
         "paper_elbo": paper["elbo"],
@@ -52,4 +61,3 @@ def record(
         "w2": paper["w2"],
     }
     write_json(path, metrics)
-    return evaluation

@@ -1,4 +1,4 @@
-"""Annealed sequential Monte Carlo: particles that walk from a wide Gaussian to the target."""
+"""Annealed particles that walk from a wide Gaussian to the target, resampled (SMC) or not (AIS)."""
 
 import math
 from dataclasses import dataclass
@@ -17,21 +17,32 @@ LEVELS = 1000  # a population that needs more is not getting there
 
 @dataclass(frozen=True)
 class Particles:
-    """An equally weighted population: each stands for Z / n of the target's mass.
+    """A weighted population: each particle stands for w / n of the target's mass.
 
     Attributes:
         x: (n, d).
         log_reward: log R(x; c) (n,).
         score: its gradient (n, d).
-        log_z: estimate of log Z; -inf if the population did not arrive at the target.
+        log_weight: log w (n,), in float64; all equal after resampling, and all -inf if the
+            population did not arrive at the target.
         energy_calls: points at which the energy and its gradient were evaluated.
     """
 
     x: Tensor
     log_reward: Tensor
     score: Tensor
-    log_z: float
+    log_weight: Tensor
     energy_calls: int
+
+    @property
+    def log_z(self) -> float:
+        """Estimate of log Z, the log of the mean weight."""
+        return _log_mean_exp(self.log_weight).item()
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Samples (n, d) in proportion to the weights, in random order (systematic resampling)."""
+        chosen = self.x[_systematic(self.log_weight, n, generator)]
+        return chosen[torch.randperm(n, generator=generator, device=chosen.device)]
 
 
 @torch.no_grad()
@@ -43,6 +54,7 @@ def annealed_smc(
     keep: float = 0.9,
     moves: int = 16,
     levels: int = LEVELS,
+    resample: bool = True,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Particles:
@@ -50,8 +62,10 @@ def annealed_smc(
 
     At each level beta grows until the effective sample size falls to `keep` n; then systematic
     resampling and MALA moves (Del Moral, Doucet & Jasra 2006, Sequential Monte Carlo samplers).
-    The estimate of Z is unbiased but for the adaptation. Where log R or its gradient is not finite
-    R counts as 0.
+    Without resampling each particle goes its own way and keeps its weight (Neal 2001, Annealed
+    importance sampling); levels are then as far apart as equal weights would have them. The
+    estimate of Z is unbiased but for the adaptation. Where log R or its gradient is not finite R
+    counts as 0.
 
     Args:
         target: what to sample.
@@ -60,6 +74,7 @@ def annealed_smc(
         keep: in (0, 1); nearer to 1 is slower and surer.
         moves: MALA transitions a level.
         levels: at most so many.
+        resample: True is SMC, False AIS.
         generator: random state, on `device`.
         device: where the target lives.
 
@@ -75,28 +90,43 @@ def annealed_smc(
         raise ValueError(f"keep={keep!r} must be between 0 and 1, scale={scale!r} positive")
     bridge = _Bridge(target, scale)
     x = scale * torch.randn((n, target.dim), generator=generator, device=device)
-    log_z, step_size = 0.0, scale**2 / target.dim ** (1 / 3)
+    log_w = torch.zeros(n, dtype=torch.float64, device=device)
+    step_size = scale**2 / target.dim ** (1 / 3)
     for _ in range(levels + 1):
         log_r, score = bridge.reward(x)
         if bridge.beta == 1:
-            return Particles(x, log_r, score, log_z, bridge.calls)
+            return Particles(x, log_r, score, log_w, bridge.calls)
         log_ratio = log_r - bridge.start(x)
         step = _next_step(log_ratio, 1 - bridge.beta, keep)
         if not step:
             break
-        log_w = step * log_ratio
-        log_z += log_w.logsumexp(0).item() - math.log(n)
+        log_w = log_w + step * log_ratio
         bridge.beta = min(1.0, bridge.beta + step)
-        places = torch.arange(n, device=device) + torch.rand(1, generator=generator, device=device)
-        cells = log_w.double().softmax(0).cumsum(0)
-        x = x[torch.searchsorted(cells, places.double() / n * cells[-1]).clamp_(max=n - 1)]
+        if resample:
+            x = x[_systematic(log_w, n, generator)]
+            log_w = _log_mean_exp(log_w).expand(n)
+        else:  # without weight, and nowhere to move: it follows one that has both
+            x = torch.where(log_w.isfinite()[:, None], x, x[log_w.argmax()])
         chains = mala(
             bridge, x, steps=moves, burn_in=moves - 1, step_size=step_size, adapt=1.5,
             generator=generator,
         )  # fmt: skip
         x, step_size = chains.x[-1], chains.step_size.item()
     log_r, score = bridge.reward(x)
-    return Particles(x, log_r, score, -math.inf, bridge.calls)
+    return Particles(x, log_r, score, torch.full_like(log_w, -torch.inf), bridge.calls)
+
+
+def _systematic(log_w: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
+    """Indices (n,), in order, of what systematic resampling picks by these log-weights."""
+    start = torch.rand(1, generator=generator, device=log_w.device)
+    places = torch.arange(n, device=log_w.device) + start
+    cells = log_w.softmax(0).cumsum(0)
+    picked = torch.searchsorted(cells, places.double() / n * cells[-1])
+    return picked.clamp_(max=len(log_w) - 1)
+
+
+def _log_mean_exp(log_w: Tensor) -> Tensor:
+    return log_w.logsumexp(0) - math.log(len(log_w))
 
 
 class _Bridge(Target):

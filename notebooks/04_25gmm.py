@@ -125,6 +125,12 @@ Markdown("\n".join(lines))
 # those of $P_F$. The `quick` profile also trains first on *random* grids of few time steps and
 # only then on the full grid of $T = 100$: the drift is a function of continuous time, and learns
 # most of what it needs from cheap coarse trajectories {cite:p}`berner2025discrete`.
+#
+# Of the other names, `DIS` {cite:p}`berner2024dis` and `DDS` {cite:p}`vargas2023dds` are this
+# package's own: as in those papers the process is the variance-preserving one, the loss reverse KL,
+# and the drift has a learned multiple of $\nabla \log R$; network, $\sigma^2$, steps and batch are
+# those of the other rows, and the noise schedules (linear for `DIS`, cosine for `DDS`) those of
+# diffusion models, not of their code.
 
 # %%
 ensemble = gl.Ensemble(target, config=config, seeds=seeds)

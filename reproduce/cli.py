@@ -90,7 +90,7 @@ def chosen(only, profile, seeds=None, settings=()) -> list[experiments.Run]:
         BadInput: for a name, a type or a range that is not allowed.
     """
     overrides = experiments.parse_settings(settings)
-    return experiments.select(experiments.load(profile, seeds, overrides), only)
+    return experiments.load(profile, seeds, overrides, only)
 
 
 def entry() -> None:

@@ -1,12 +1,14 @@
-"""Commands about results: collect, report, bench, vae."""
+"""Commands about results: collect, report, drift, bench, vae."""
 
 import statistics
 
 import click
 
-from . import autoencoder, experiments, report
+from gfnlite.files import write_bytes
+
+from . import autoencoder, drift, experiments, export, report
 from .bench import schedule
-from .cli import Several, main
+from .cli import Several, main, only_option
 
 
 @main.command()
@@ -20,16 +22,54 @@ def collect() -> None:
 @main.command("report")
 @click.option("--allow-dirty", is_flag=True, help="Also take runs made from uncommitted code.")
 @click.option("--replace", is_flag=True, help="Also take runs with fewer seeds than committed.")
-def write_report(allow_dirty: bool, replace: bool) -> None:
-    """Merge this machine's finished runs into the committed reproduce/results/*.json.
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "latex", "csv"]),
+    help="Instead, print the tables that are committed, in this form.",
+)
+@click.option("--output", type=click.Path(dir_okay=False), help="Print them into a file.")
+def write_report(allow_dirty: bool, replace: bool, form: str | None, output: str | None) -> None:
+    """Merge this machine's finished runs into the committed reproduce/results/*.
 
+    Each task gets a JSON and a CSV file and a forest plot, each cell a verdict against the paper's.
     A run with fewer seeds than the committed one is left out, unless --replace.
+
+    \b
+      python -m reproduce report
+      python -m reproduce report --format latex --output tables.tex
     """
+    if form:
+        made = export.text(report.read_committed().values(), form)
+        if output:
+            write_bytes(output, made.encode())
+        else:
+            click.echo(made, nl=False)
+        return
+    if output:
+        raise click.BadParameter("needs --format", param_hint="--output")
     notes: list[str] = []
     for path in report.write_committed(_collected(), notes, allow_dirty, replace):
         click.echo(f"wrote {path.relative_to(experiments.ROOT)}")
     for note in notes:
         click.echo(note, err=True)
+
+
+@main.command("drift", cls=Several)
+@only_option
+def check_drift(only: list[str]) -> None:
+    """Compare this machine's finished runs with the committed results of the same rows.
+
+    Exit code 1: some metric differs by more than seeds do (level 1% over all that are compared).
+    0: none does. 2: there is nothing to compare.
+
+    \b
+      python -m reproduce run --profile quick --only task=25gmm method=TB+Expl
+      python -m reproduce drift --only task=25gmm
+    """
+    said, code = drift.check(only)
+    click.echo(said.rstrip("\n"))
+    raise SystemExit(code)
 
 
 @main.command(cls=Several)

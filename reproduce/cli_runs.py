@@ -1,6 +1,7 @@
-"""Commands about runs on this machine: list, run, status, show, clean."""
+"""Commands about runs on this machine: list, run, train, status, show, clean."""
 
 import dataclasses
+import os
 import shutil
 import time
 
@@ -72,6 +73,11 @@ def run(only, profile, seeds, settings, jobs, limit, dry_run: bool) -> None:
     for item in runs:
         if item not in waiting:
             click.echo(f"{item.name}: done already")
+    _execute(waiting, jobs, limit)
+
+
+def _execute(waiting, jobs: int | None, limit: float | None) -> None:
+    """Run them and say how they end; exit code 1 unless all are done."""
     devices = pool.gpus()
     with watching(waiting) as watcher:
         jobs = jobs or len(devices) or pool.cores()
@@ -79,11 +85,48 @@ def run(only, profile, seeds, settings, jobs, limit, dry_run: bool) -> None:
     left = [item for item in waiting if ended.get(item.name) != "done"]
     for item in left:
         if item.name in ended:
-            click.echo(f"{ended[item.name]}: see {item.folder / 'run.json'}", err=True)
+            click.echo(f"{ended[item.name]}: see {item.folder}", err=True)
     if len(ended) < len(waiting):
         raise KeyboardInterrupt
     if left:
         raise SystemExit(1)
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.option("--from-environment", is_flag=True, help="Read ENERGY, T, BATCH_SIZE, EPOCHS, …")
+@click.option(
+    "--from-yaml", type=click.Path(dir_okay=False), help="Read a file with energy_type: …"
+)
+@click.option("--limit", callback=duration, metavar="TIME", help="As for `run`.")
+@click.option("--dry-run", is_flag=True, help="Only say which run it is.")
+@click.pass_context
+def train(ctx, from_environment: bool, from_yaml: str | None, limit, dry_run: bool) -> None:
+    """One run, by the names that users of the paper's code know: --energy, --T, --local_search, …
+
+    Every flag is listed in the chapter on reproduction, with the setting that it is here.
+
+    \b
+      python -m reproduce train --energy many_well --T 50 --batch_size 512 --local_search
+      python -m reproduce train --from-yaml manywell.yaml
+      ENERGY=many_well T=50 EPOCHS=5000 python -m reproduce train --from-environment
+    """
+    from . import seed_names
+
+    sources = [bool(ctx.args), from_environment, from_yaml is not None]
+    if sum(sources) > 1:
+        raise click.UsageError("give flags, --from-environment or --from-yaml: one of them")
+    if from_environment:
+        item = seed_names.from_environment(os.environ)
+    elif from_yaml is not None:
+        item = seed_names.from_yaml(from_yaml)
+    else:
+        item = seed_names.from_flags(ctx.args)
+    changes = ", ".join(f"{k}={v}" for k, v in item.overrides.items()) or "none"
+    click.echo(
+        f"{item.task}, {item.method}, {item.profile}, seed {item.seeds[0]}; other: {changes}"
+    )
+    if not dry_run:
+        _execute([item], 1, limit)
 
 
 def _say_what_would_run(runs, waiting) -> None:

@@ -41,6 +41,9 @@ class Cost:
     seconds: float | None
     source: str
 
+    def __str__(self):
+        return self.source if self.seconds is None else f"{human(self.seconds)} ({self.source})"
+
 
 def estimate(run: Run) -> Cost:
     """The cost of training the run's missing seeds: measured, else estimated, else unknown."""
@@ -76,6 +79,8 @@ def estimated(run: Run, gpu: bool) -> tuple[float, str]:
 
 def _on_cpu(run: Run, bench: "Benchmark") -> float:
     config = run.config
+    if not isinstance(config, gl.Config):
+        raise Unknown("nothing is trained")
     parts = [(1.0, config.steps)]
     if config.coarse_steps:
         share = config.coarse_fraction
@@ -91,7 +96,8 @@ def _gpu_ratio(run: Run, bench: "Benchmark") -> tuple[float, str]:
     ratios, device = [], None
     for row in _rows(run.task):
         other = row["method"], row["profile"]
-        if row["device"] == "cpu" or " then " in row["device"]:
+        annealed = row["method"] in gl.annealing.METHODS
+        if annealed or row["device"] == "cpu" or " then " in row["device"]:
             continue
         if other != (run.method, run.profile):
             usual = replace(run, method=row["method"], profile=row["profile"], overrides={})

@@ -30,14 +30,14 @@ def last_entry(folder: Path) -> dict | None:
 
 def fraction_done(run: Run) -> float:
     """How much of its training is done, over its seeds."""
-    total, done = run.config.iterations * len(run.seeds), 0
+    done = 0.0
     for seed in run.seeds:
         folder = run.folder / f"seed-{seed}"
         if (folder / "metrics.json").exists():
-            done += run.config.iterations
+            done += 1
         elif entry := last_entry(folder):
-            done += entry["iteration"]
-    return done / total
+            done += entry["iteration"] / run.config.iterations
+    return done / len(run.seeds)
 
 
 @contextmanager

@@ -3,9 +3,10 @@
 import ast
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +21,7 @@ NOTEBOOKS = ROOT / "notebooks"
 RUNS = ROOT / "reproduce" / "runs"
 
 KEYS = {
-    "task": str, "notebook": str, "methods": list, "seeds": dict, "overrides": dict,
+    "task": str | list, "notebook": str, "methods": list, "seeds": dict, "overrides": dict,
     "published": str,
 }  # fmt: skip
 OPTIONAL = ("overrides", "published")
@@ -49,15 +50,16 @@ class Run:
         object.__setattr__(self, "published", self.published or self.task)
 
     @property
-    def config(self) -> gl.Config:
+    def config(self) -> gl.Config | gl.annealing.Annealing:
         """The resolved settings."""
-        return gl.preset(self.task, self.method, self.profile).replace(**self.overrides)
+        preset = gl.annealing.preset if self.method in gl.annealing.METHODS else gl.preset
+        return preset(self.task, self.method, self.profile).replace(**self.overrides)
 
     @property
     def name(self) -> str:
         """`<task>-<method>-<profile>-<hash of the settings>`; seeds share the folder."""
         # What is as everywhere else stays out, so that a new setting renames no finished run.
-        usual = dataclasses.asdict(gl.Config())
+        usual = dataclasses.asdict(type(self.config)())
         chosen = {k: v for k, v in dataclasses.asdict(self.config).items() if v != usual[k]}
         settings = json.dumps(chosen, sort_keys=True)
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
@@ -79,10 +81,12 @@ def check(run: Run) -> None:
     if "/" in run.notebook or not (NOTEBOOKS / f"{run.notebook}.py").is_file():
         raise BadInput(f"notebook={run.notebook!r} is not in notebooks/")
     try:
-        _ = run.config
+        config = run.config
     except (ValueError, TypeError) as error:
         raise BadInput(str(error)) from error
     taken = notebook_parameters(run.notebook)
+    if not taken <= OWN_PARAMETERS | set(config.describe()):
+        raise BadInput(f"method={run.method!r} is not one that {run.notebook} runs")
     for name in run.overrides:
         if name not in taken and "settings" not in taken:
             raise BadInput(
@@ -115,8 +119,15 @@ def parameters(run: Run) -> dict[str, object]:
     return given | ({"settings": rest} if rest else {})
 
 
-def load(profile: str, seeds: list[int] | None = None, overrides: Mapping | None = None):
-    """All runs of a profile, in the order of the files; `overrides` win over the YAML's.
+def load(
+    profile: str,
+    seeds: list[int] | None = None,
+    overrides: Mapping | None = None,
+    only: Sequence[str] = (),
+) -> list[Run]:
+    """Runs of a profile, in the order of the files: all, or those that `only` selects.
+
+    `overrides` win over the YAML's, and need to be settings of the selected runs alone.
 
     Raises:
         BadInput: for anything in the files or the arguments that could not be run as meant.
@@ -125,11 +136,16 @@ def load(profile: str, seeds: list[int] | None = None, overrides: Mapping | None
         raise BadInput(f"profile={profile!r} is unknown; allowed: {', '.join(gl.PROFILES)}")
     runs = []
     for path in sorted(FOLDER.glob("*.yaml")):
-        runs += _read(path, profile, seeds, dict(overrides or {}))
+        runs += _read(path, profile, seeds)
+    runs = select(runs, only)
+    if overrides:
+        runs = [dataclasses.replace(r, overrides={**r.overrides, **overrides}) for r in runs]
+        for run in runs:
+            check(run)
     return runs
 
 
-def select(runs: list[Run], only: list[str]) -> list[Run]:
+def select(runs: list[Run], only: Sequence[str]) -> list[Run]:
     """The runs that match every KEY=VALUE; KEY is task or method.
 
     Raises:
@@ -171,7 +187,7 @@ def notebook_parameters(notebook: str) -> frozenset[str]:
     return frozenset(node.target.id for node in ast.parse(source).body)
 
 
-def _read(path: Path, profile: str, seeds: list[int] | None, overrides: dict) -> list[Run]:
+def _read(path: Path, profile: str, seeds: list[int] | None) -> list[Run]:
     try:
         data = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
@@ -184,18 +200,19 @@ def _read(path: Path, profile: str, seeds: list[int] | None, overrides: dict) ->
         if key not in KEYS:
             raise BadInput(f"{path.name}: unknown key {key!r}; allowed: {', '.join(KEYS)}")
         if not isinstance(value, KEYS[key]):
-            raise BadInput(f"{path.name}: {key}={value!r} must be a {KEYS[key].__name__}")
+            kind = getattr(KEYS[key], "__name__", KEYS[key])
+            raise BadInput(f"{path.name}: {key}={value!r} must be a {kind}")
     for key in KEYS:
         if key not in data and key not in OPTIONAL:
             raise BadInput(f"{path.name}: the key {key!r} is missing")
     if seeds is None:
         seeds = data["seeds"].get(profile)
     check_seeds(path.name, profile, seeds)
-    runs = []
-    for method in data["methods"]:
-        settings = data.get("overrides", {}) | overrides
+    runs, tasks = [], data["task"]
+    tasks = tasks if isinstance(tasks, list) else [tasks]
+    for task, method in itertools.product(tasks, data["methods"]):
         run = Run(
-            data["task"], method, profile, tuple(seeds), data["notebook"], settings,
+            task, method, profile, tuple(seeds), data["notebook"], data.get("overrides", {}),
             data.get("published", ""),
         )  # fmt: skip
         try:

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from . import runner
@@ -21,7 +21,6 @@ from .lock import Busy
 __all__ = ["Watcher", "cores", "gpus", "run_all"]
 
 LOG = "log.txt"
-BUSY = 75  # exit code of a worker that found somebody else at work (EX_TEMPFAIL)
 TICK = 0.5  # seconds between two looks at how far the runs are
 
 # Called as watcher(run, state): "started", None at each tick while it runs, then how it ended.
@@ -59,52 +58,58 @@ def run_all(
     begins. If it is killed, its workers are told so by the system, and do the same.
     """
     waiting, working, ended = list(runs), {}, {}
-    with _passed_on(lambda: [process for process, _, _ in working.values()]) as stopping:
+    with _passed_on(lambda: [process for process, *_ in working.values()]) as stopping:
         free = list(range(jobs))[::-1]
         while working or (waiting and not stopping):
             while waiting and free and not stopping:
                 run, slot = waiting.pop(0), free.pop()
-                process = _start(run, devices[slot % len(devices)] if devices else None, limit)
-                working[process.sentinel] = (process, run, slot)
+                process, told = _start(
+                    run, devices[slot % len(devices)] if devices else None, limit
+                )
+                working[process.sentinel] = (process, run, slot, told)
                 watcher(run, "started")
             ready = set(wait(list(working), timeout=TICK))
-            for sentinel, (process, run, slot) in list(working.items()):
+            for sentinel, (process, run, slot, told) in list(working.items()):
                 if sentinel not in ready:
                     watcher(run, None)
                     continue
                 del working[sentinel]
                 process.join()
                 free.append(slot)
-                ended[run.name] = _end_of(run, process.exitcode)
+                ended[run.name] = _end_of(run, process.exitcode, told)
                 watcher(run, ended[run.name])
     return ended
 
 
-def _start(run: Run, device: str | None, limit: float | None) -> BaseProcess:
+def _start(run: Run, device: str | None, limit: float | None) -> tuple[BaseProcess, Connection]:
+    """The worker, and the end of a pipe that it tells through what it cannot write down."""
     # Forked, it has all modules at hand; spawned (where there is no fork) it takes seconds.
     kinds = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if "fork" in kinds else "spawn")
-    process = context.Process(target=_work, args=(run, device, limit, os.getpid()), daemon=False)
+    told, tell = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(run, device, limit, os.getpid(), tell))
     process.start()
-    return process
+    tell.close()
+    return process, told
 
 
-def _work(run: Run, device: str | None, limit: float | None, parent: int) -> None:
+def _work(run: Run, device: str | None, limit: float | None, parent: int, tell: Connection) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)  # not the parent's
     os.setsid()  # Ctrl-C reaches the parent alone, which passes it on
     _end_with(parent)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
-    run.folder.mkdir(parents=True, exist_ok=True)
-    log = os.open(run.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for stream in (1, 2):
-        os.dup2(log, stream)
     try:
-        state = runner.execute(run, limit)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        log = os.open(run.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        runner.execute(run, limit)
     except Busy:
-        sys.exit(BUSY)
-    sys.exit(0 if state == "done" else 1)
+        tell.send("busy")
+    except OSError as error:  # a full or read-only disk: run.json cannot say it
+        tell.send(f"failed, {error.strerror}: {error.filename}")
 
 
 def _end_with(parent: int) -> None:
@@ -116,13 +121,16 @@ def _end_with(parent: int) -> None:
             os._exit(1)
 
 
-def _end_of(run: Run, exit_code: int | None) -> str:
+def _end_of(run: Run, exit_code: int | None, told: Connection) -> str:
     """How a run ended, from its record; what killed its worker is written there for it."""
-    if exit_code == BUSY:
-        return "busy"
+    with told:
+        if told.poll():
+            try:
+                return told.recv()
+            except EOFError:  # it is dead, and said nothing
+                pass
     if exit_code is not None and exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        runner.amend(run, f"its process was killed by {name}")
+        runner.amend(run, f"its process was killed by {signal.Signals(-exit_code).name}")
     return runner.status(run)
 
 

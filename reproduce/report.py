@@ -1,28 +1,31 @@
 """From run folders to tables: `collect` reads the metrics, `report` writes what is committed.
 
-Results of a task are {"task", "true_log_z", "rows": [...]}, and a row is {"method", "profile",
-"seeds", "metrics": {name: {"mean", "std", "values"}}, "paper", "verdict", "reason", "verdicts",
-"runs", "commit", "device"}.
+Results of a task are {"task", "true_log_z", "floor": {"delta_log_z", "steps", "sigma2"}, "rows"},
+the floor only where it can be computed, and a row is {"method", "profile", "seeds", "metrics":
+{name: {"mean", "std", "values"}}, "paper", "verdict", "reason", "runs", "commit", "device",
+"verdicts": {column: {"metric", "verdict", "p", "reason"}}}. Beside it lie the same as <task>.csv,
+and the forest plots of the paper's columns as <task>.svg.
 """
 
 import json
-import shutil
 import statistics
 from dataclasses import asdict
 from pathlib import Path
 
 import gfnlite as gl
+from gfnlite.files import as_json, write_bytes
 
-from . import experiments
+from . import experiments, export, forest, reasons
 from .experiments import BadInput, Run
-from .verdict import judge
+from .table import published, table
 
 FOLDER = experiments.ROOT / "reproduce" / "results"
-PUBLISHED = experiments.ROOT / "reproduce" / "published.json"
 METRICS = (
     "elbo eubo log_z_is log_z_learned delta_log_z delta_log_z_rw ess w2 w2_floor modes n_modes "
     "energy_calls seconds"
 ).split()
+# What stands in the paper's columns where no truth is known.
+SOME_HAVE = ("paper_elbo", "paper_log_z_is")
 # The run whose picture stands for the project, in the README and on the first page.
 PICTURE = ("25gmm", "TB+Expl", "quick")
 
@@ -50,17 +53,22 @@ def _row(folder: Path) -> dict:
         about["task"], about["method"], about["profile"], tuple(seeds), about["notebook"],
         about["overrides"],
     )  # fmt: skip
-    if asdict(gl.Config(**about["config"])) != asdict(run.config):
+    if asdict(type(run.config)()) | about["config"] != asdict(run.config):
         raise BadInput("left out, made with settings that have changed since")
     per_seed = [json.loads((folder / f"seed-{s}" / "metrics.json").read_text()) for s in seeds]
     changed = ", ".join(f"{name}={value}" for name, value in run.overrides.items())
+    metrics = {name: _summary([seed[name] for seed in per_seed]) for name in METRICS}
+    for name in SOME_HAVE:
+        if any(name in seed for seed in per_seed):
+            metrics[name] = _summary([seed.get(name) for seed in per_seed])
     return {
         "task": run.task,
         "true_log_z": per_seed[0]["true_log_z"],
         "method": run.method + (f" ({changed})" if changed else ""),
+        "changed": bool(changed),
         "profile": run.profile,
         "seeds": seeds,
-        "metrics": {name: _summary([seed[name] for seed in per_seed]) for name in METRICS},
+        "metrics": metrics,
         "runs": [folder.name],
         "commit": ", ".join(_commits(record, seeds)),
         "device": record["device"],
@@ -81,54 +89,6 @@ def _summary(values: list) -> dict | None:
     return {"mean": statistics.fmean(values), "std": spread, "values": values}
 
 
-def table(task: str, measured: list[dict]) -> dict:
-    """The paper's rows in the paper's order, each with the runs there are, judged."""
-    published = json.loads(PUBLISHED.read_text())["tasks"].get(task, {"rows": {}})
-    order = list(published["rows"])
-    found = {(row["method"], row["profile"]): row for row in measured}
-    for method in order:
-        found.setdefault((method, "full"), {"method": method, "profile": "full", "seeds": []})
-    profiles = list(gl.PROFILES)[::-1]  # full first
-
-    def place(row: dict) -> tuple:
-        method = row["method"]
-        rank = order.index(method) if method in order else len(order)
-        return rank, method, profiles.index(row["profile"])
-
-    rows = []
-    for row in sorted(found.values(), key=place):
-        verdict, reason = _standing(row)
-        rows.append(
-            {
-                "method": row["method"],
-                "profile": row["profile"],
-                "seeds": row["seeds"],
-                "metrics": row.get("metrics", {}),
-                "paper": published["rows"].get(row["method"]),
-                "verdict": verdict,
-                "reason": reason,
-                "runs": row.get("runs", []),
-                "commit": row.get("commit"),
-                "device": row.get("device"),
-            }
-        )
-    judge(rows)
-    truth = next((row["true_log_z"] for row in measured), published.get("true_log_z"))
-    return {"task": task, "true_log_z": truth, "rows": rows}
-
-
-def _standing(row: dict) -> tuple[str, str]:
-    """Verdict and reason of a row before its numbers are looked at; "compare" leaves it to them."""
-    if not row["seeds"]:
-        return "not run", "none"
-    if row["profile"] != "full":
-        why = f"explained: the {row['profile']} profile has a shorter schedule of its own"
-        return "not comparable", why
-    if len(row["seeds"]) < 2:
-        return "not comparable", "explained: one seed has no spread to compare with"
-    return "compare", "open"
-
-
 def write_local(rows: list[dict]) -> None:
     """Write this machine's rows, by task, where the results page finds them (not committed)."""
     local = FOLDER / "local"
@@ -144,18 +104,21 @@ def write_local(rows: list[dict]) -> None:
 def write_committed(
     rows: list[dict], notes: list[str], allow_dirty: bool = False, replace: bool = False
 ) -> list[Path]:
-    """Merge finished preset runs into reproduce/results/<task>.json; returns the files written.
+    """Merge finished preset runs into reproduce/results/<task>.*; returns the files that changed.
 
     A new run replaces the committed row of its method and profile, and its picture, unless it has
     fewer seeds: then the committed one stays and `notes` says so (with `replace`, it goes too).
-    Smoke runs and runs with changed settings stay out.
+    Smoke runs and runs with changed settings stay out. All tables are judged anew, with the
+    reasons of reasons.yaml as it is now.
 
     Raises:
-        BadInput: if a run's code had uncommitted changes, unless `allow_dirty`.
+        BadInput: if a run's code had uncommitted changes, unless `allow_dirty`; or for a reason
+            that no cell of the tables needs. Then nothing is written.
     """
-    rows = [row for row in rows if row["profile"] != "smoke" and "(" not in row["method"]]
+    rows = [row for row in rows if row["profile"] != "smoke" and not row["changed"]]
+    committed = read_committed()
     if not replace:
-        rows = [row for row in rows if not _poorer(row, notes)]
+        rows = [row for row in rows if not _poorer(row, committed, notes)]
     for row in rows:
         clean = "+changes" not in row["commit"] and "unknown" not in row["commit"]
         if not clean and not allow_dirty:
@@ -163,31 +126,58 @@ def write_committed(
                 f"{row['runs'][0]} was made from uncommitted or unknown code: run it again from a "
                 "commit, or say --allow-dirty"
             )
-    written = []
-    for task in sorted({row["task"] for row in rows}):
-        path = FOLDER / f"{task}.json"
-        kept = []
-        if path.exists():
-            before = json.loads(path.read_text())
-            kept = [row | {"true_log_z": before["true_log_z"]} for row in before["rows"]]
+    entries = reasons.read(FOLDER.parent / "reasons.yaml")
+    results = {}
+    for task in sorted({row["task"] for row in rows} | set(committed) | _planned()):
+        before = committed.get(task, {"rows": []})
+        kept = [row | {"true_log_z": before["true_log_z"]} for row in before["rows"]]
         new = [row for row in rows if row["task"] == task]
         replaced = {(row["method"], row["profile"]) for row in new}
         kept = [r for r in kept if r["seeds"] and (r["method"], r["profile"]) not in replaced]
-        gl.write_json(path, table(task, kept + new))
-        written.append(path)
+        results[task] = table(task, kept + new, entries.get(task))
+    reasons.check_tasks(entries, results)
+    written = [path for result in results.values() for path in _write(result)]
     for row in rows:
         if (row["task"], row["method"], row["profile"]) == PICTURE:
-            picture = FOLDER / f"{row['task']}.png"
-            shutil.copyfile(experiments.RUNS / row["runs"][0] / "samples.png", picture)
-            written.append(picture)
+            picture = (experiments.RUNS / row["runs"][0] / "samples.png").read_bytes()
+            written += _changed(FOLDER / f"{row['task']}.png", picture)
     return written
 
 
-def _poorer(row: dict, notes: list[str]) -> bool:
+def read_committed() -> dict[str, dict]:
+    """The committed results of every task."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+    return {task: result for task, result in found.items() if "rows" in result}
+
+
+def _planned() -> set[str]:
+    """Tasks of the experiments that the paper has a table of, which is shown before any run."""
+    tasks = {run.task for run in experiments.load("full")}
+    return {task for task in tasks if published(task)["rows"]}
+
+
+def _write(result: dict) -> list[Path]:
+    """Results as JSON, CSV and figure; returns what has changed."""
+    path = FOLDER / f"{result['task']}.json"
+    # The figure takes a second: only where there is news, or none yet.
+    written = _changed(path, as_json(result))
+    written += _changed(path.with_suffix(".csv"), export.as_csv(result).encode())
+    if written or not path.with_suffix(".svg").exists():
+        written += _changed(path.with_suffix(".svg"), forest.svg(result))
+    return written
+
+
+def _changed(path: Path, data: bytes) -> list[Path]:
+    """Write a file unless it says the same already; [path] if it did not."""
+    if path.exists() and path.read_bytes() == data:
+        return []
+    write_bytes(path, data)
+    return [path]
+
+
+def _poorer(row: dict, committed: dict, notes: list[str]) -> bool:
     """Whether the committed row of this method and profile has more seeds; if so, say it."""
-    path = FOLDER / f"{row['task']}.json"
-    committed = json.loads(path.read_text())["rows"] if path.exists() else []
-    for old in committed:
+    for old in committed.get(row["task"], {"rows": []})["rows"]:
         same = (old["method"], old["profile"]) == (row["method"], row["profile"])
         if same and len(old["seeds"]) > len(row["seeds"]):
             notes.append(
@@ -210,11 +200,16 @@ def text_table(rows: list[dict]) -> str:
             modes = f"{metrics['modes']['mean']:g} of {metrics['n_modes']['mean']:g}"
         values = [_cell(metrics[name]) for name in names]
         lines.append([row["method"], row["profile"], str(len(row["seeds"])), *values, modes])
+    return "\n".join(aligned(lines))
+
+
+def aligned(lines: list[list[str]]) -> list[str]:
+    """Lines of cells as text, each column as wide as its widest cell."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
+    return [
         "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
         for line in lines
-    )
+    ]
 
 
 def _cell(summary: dict | None) -> str:

@@ -82,7 +82,8 @@ def execute(run: Run, limit: float | None = None) -> str:
         Busy: if another process works in the run's folder.
     """
     with locked(run.folder) as handle, stoppable(limit) as stop:
-        return _execute(run, handle, stop)
+        # Somebody else may have finished it while this process waited.
+        return "done" if finished(run) else _execute(run, handle, stop)
 
 
 def amend(run: Run, cause: str) -> None:

@@ -35,7 +35,9 @@ def from_flags(words: list[str]) -> Run:
         row = FLAGS.get(flag)
         if row is None:
             raise BadInput(f"{_shown(flag)} is no flag; allowed: {', '.join(FLAGS)}")
-        if not (equals or isinstance(row, Switch)):
+        if not equals and isinstance(row, Switch):
+            value = "true"
+        elif not equals:
             if not rest or rest[0].startswith("--"):
                 raise BadInput(f"{flag} needs a value: {row.meaning}")
             value = rest.pop(0)
@@ -78,7 +80,8 @@ def from_yaml(path: str | Path) -> Run:
 def from_environment(environment: Mapping[str, str]) -> Run:
     """The run that variables such as ENERGY, T and LOCAL_SEARCH mean; others are not looked at.
 
-    A switch that is set is on, even if it is set to nothing, unless to 0, false, no or off.
+    A switch is on if it says so, or repeats its flag (LOCAL_SEARCH=1, LOCAL_SEARCH=--local_search);
+    LOCAL_SEARCH="" is off, and so is a variable that is not set.
 
     Raises:
         BadInput: as `from_flags`.
@@ -87,7 +90,7 @@ def from_environment(environment: Mapping[str, str]) -> Run:
     for variable, row in VARIABLES.items():
         if variable in environment:
             value = environment[variable]
-            said.append((row, variable, "" if value == row.flag else value))
+            said.append((row, variable, "true" if value == row.flag else value))
     return _run(said)
 
 

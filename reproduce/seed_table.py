@@ -19,8 +19,8 @@ OBJECTIVES = {
 }  # fmt: skip
 EXPLORATIONS = {"none": set(), "noise": {"Expl"}, "local_search": {"Expl", "LS"}}
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-SWITCH = dict.fromkeys(("", "1", "true", "yes", "on"), True) | dict.fromkeys(
-    ("0", "false", "no", "off"), False
+SWITCH = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
+    ("", "0", "false", "no", "off"), False
 )
 TRACKING = (
     "is not needed: nothing is sent anywhere. Metrics and history are in the run's folder; to log "
@@ -53,7 +53,7 @@ def _seed(value) -> int:
 def _switch(value) -> bool:
     found = SWITCH.get(value.lower()) if isinstance(value, str) else value
     if not isinstance(found, bool):
-        raise ValueError("must be true or false (or set without a value, which is true)")
+        raise ValueError("must be true or false (a flag without a value is true)")
     return found
 
 
@@ -123,7 +123,7 @@ class Row:
 
 
 class Switch(Row):
-    """A row whose flag stands alone, and whose variable may be empty: both are true."""
+    """A row whose flag alone is true, and whose empty variable is false."""
 
 
 METHOD = "method"

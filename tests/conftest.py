@@ -1,5 +1,6 @@
 """One thread (a busy machine makes two far slower), and the two tiers: fast by default, `--all`."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -9,7 +10,11 @@ import jupytext
 import pytest
 import torch
 
+from reproduce import experiments, provenance, report, runner
+
 torch.set_num_threads(1)
+
+ROOT = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser):
@@ -38,10 +43,51 @@ def pytest_terminal_summary(terminalreporter, config):
             terminalreporter.line(name)
 
 
+# What a notebook needs to be run in batch.
+PARAMETERS = """
+task: str = ""
+method: str = ""
+profile: str = ""
+seeds: list = []
+out_dir: str | None = None
+steps: int | None = None
+iterations: int | None = None
+lr: float | None = None
+"""
+
+
+@pytest.fixture
+def build_house(tmp_path, monkeypatch):
+    """Makes a copy of the repository's shape, with one experiment and a notebook `fake`."""
+
+    def build(experiment, body):
+        for name in ("reproduce/experiments", "reproduce/results", "notebooks"):
+            (tmp_path / name).mkdir(parents=True)
+        (tmp_path / "reproduce/experiments/fake.yaml").write_text(json.dumps(experiment))
+        source = f'# %% tags=["parameters"]{PARAMETERS}\n# %%{body}'
+        jupytext.write(jupytext.reads(source, "py:percent"), tmp_path / "notebooks/fake.py")
+        for module, names in {
+            experiments: ("ROOT", "FOLDER", "NOTEBOOKS", "RUNS"),
+            runner: ("NOTEBOOKS",),
+            provenance: ("ROOT", "NOTEBOOKS"),
+            report: ("FOLDER",),
+        }.items():
+            for name in names:
+                new = tmp_path / getattr(module, name).relative_to(ROOT)
+                monkeypatch.setattr(module, name, new)
+        commit = lambda *words: "0123abc" if words[0] == "rev-parse" else ""  # noqa: E731
+        monkeypatch.setattr(provenance, "git", commit)
+        experiments.notebook_parameters.cache_clear()
+        return tmp_path
+
+    yield build
+    experiments.notebook_parameters.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def oracle():
     """The plain sequential loop of the from-scratch notebook: its cells tagged `oracle`."""
-    source = Path(__file__).parent.parent / "notebooks" / "01_from_scratch.py"
+    source = ROOT / "notebooks" / "01_from_scratch.py"
     cells = jupytext.read(source).cells
     namespace = {"math": math, "torch": torch}
     for cell in cells:

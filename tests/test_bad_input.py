@@ -35,7 +35,7 @@ CASES = {
     "task": (lambda: gl.preset("26gmm", "TB", "quick"), "task='26gmm'.*allowed: 9gmm, 25gmm"),
     "method": (
         lambda: gl.preset("25gmm", "TBB", "quick"),
-        "method='TBB'.*allowed: PIS, .*TB\\+Expl",
+        "method='TBB'.*allowed: DIS, .*TB\\+Expl",
     ),
     "profile": (lambda: gl.preset("25gmm", "TB", "fast"), "profile='fast'.*smoke, quick, full"),
     "target": (lambda: gl.named_target("gmm"), "task='gmm' is unknown; known: 9gmm"),

@@ -40,8 +40,10 @@ def test_the_suffix_changes_the_grids_and_nothing_else(task, method, profile):
 
 @pytest.mark.parametrize("method", ["+Few", "TB+Few+Few", "TB+Few+Expl", "TB+few", "Few", "TBFew"])
 def test_an_unknown_method_is_one_clear_error(method, one_clear_error):
-    message = rf"method='{method}' is unknown; allowed: PIS, .*each may end in \+Few".replace(
-        f"'{method}'", "'" + method.replace("+", r"\+") + "'"
+    message = (
+        rf"method='{method}' is unknown; allowed: DIS, DDS, PIS, .*each may end in \+Few".replace(
+            f"'{method}'", "'" + method.replace("+", r"\+") + "'"
+        )
     )
     one_clear_error(lambda: gl.preset("25gmm", method, "full"), message)
 

@@ -89,6 +89,36 @@ def test_results_page_shows_numbers_as_they_are(results):
     assert '<tr><td>3</td><td class="text">4</td><td>5</td></tr>' in table
 
 
+def test_results_page_shows_each_cell_and_counts_it(results):
+    def cell(mean):
+        return {"mean": mean, "std": 0.1, "values": [mean] * 5}
+
+    def judged(verdict, reason="none"):
+        return {"metric": "w2", "verdict": verdict, "p": None, "reason": reason}
+
+    def row(method, seeds, verdict, reason, cells):
+        mine = {"seeds": seeds, "profile": "full", "metrics": {"w2": cell(2.0)} if seeds else {}}
+        paper = {"w2": {"mean": 1.0, "std": 0.1}, "log_z": None}
+        about = {"method": method, "paper": paper, "verdict": verdict, "reason": reason}
+        return about | mine | {"verdicts": cells}
+
+    why = "explained: <why>"
+    rows = [
+        row("A", [0, 1], "worse", why, {"w2": judged("worse", why)}),
+        row("B", [0, 1], "better", "open", {"w2": judged("better", "open")}),
+        row("C", [0, 1], "matches", "none", {"w2": judged("not comparable", "explained: noise")}),
+        row("D", [], "not run", "none", {"w2": judged("not run")}),
+    ]
+    html = results.ledger({"rows": rows}).data
+    assert "2.000 ± 0.100, worse</td>" in html and "explained: &lt;why&gt;" in html
+    assert "W2: not comparable, explained: noise" in html
+    assert html.count("not run") == 1 and html.count("<tr>") == 1 + 4 + 3 + 3
+    # cells, filled, match, better, worse, explained, open, not comparable, not run
+    assert results.tally("25gmm", {"rows": rows})[1:] == list("430111111")
+    assert results.columns({"rows": rows}) == ["w2", "log_z"]
+    assert results.columns({"rows": [rows[0] | {"paper": None}]})[0] == "delta_log_z"
+
+
 @every_notebook
 def test_every_figure_has_its_name_caption_and_alt_text(path):
     for cell in code_cells(path):
@@ -105,7 +135,7 @@ def test_overrides_of_the_25gmm_notebook_are_settings_and_off_by_default():
     names = parameters(path)
     fixed = {"task": "str", "method": "str", "profile": "str", "seeds": "list"}
     assert {name: names.pop(name) for name in fixed} == fixed
-    assert names.pop("out_dir") == "str | None"
+    assert names.pop("out_dir") == "str | None" and names.pop("settings") == "dict"
     hints = {field.name: field.type for field in dataclasses.fields(gl.Config)}
     for name, annotation in names.items():
         kind = hints[name].__name__ if isinstance(hints[name], type) else str(hints[name])

@@ -1,11 +1,9 @@
-"""reproduce: checks before anything runs, runs that survive, tables that say what they know."""
+"""reproduce: checks before anything runs, and runs that survive."""
 
 import dataclasses
 import json
-import math
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +11,10 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import jupytext
 import pytest
 
 import gfnlite as gl
-from reproduce import experiments, provenance, report, runner, verdict
+from reproduce import experiments, provenance, report, runner, table
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = {
@@ -26,16 +23,6 @@ EXPERIMENT = {
     "methods": ["TB", "TB+Expl"],
     "seeds": {"smoke": [0], "quick": [0, 1], "full": [0, 1]},
 }
-PARAMETERS = """
-task: str = ""
-method: str = ""
-profile: str = ""
-seeds: list = []
-out_dir: str | None = None
-steps: int | None = None
-iterations: int | None = None
-lr: float | None = None
-"""
 # A notebook that stands for a training: it keeps what it has done and can be told to misbehave.
 BODY = """
 import json, time
@@ -61,27 +48,9 @@ for seed in seeds:
 
 
 @pytest.fixture
-def house(tmp_path, monkeypatch):
+def house(build_house):
     """A copy of the repository's shape with the fake notebook."""
-    for name in ("reproduce/experiments", "reproduce/results", "notebooks"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "reproduce/experiments/25gmm.yaml").write_text(json.dumps(EXPERIMENT))
-    shutil.copy(ROOT / "reproduce/published.json", tmp_path / "reproduce")
-    source = f'# %% tags=["parameters"]{PARAMETERS}\n# %%{BODY}'
-    jupytext.write(jupytext.reads(source, "py:percent"), tmp_path / "notebooks/fake.py")
-    for module, names in {
-        experiments: ("ROOT", "FOLDER", "NOTEBOOKS", "RUNS"),
-        runner: ("NOTEBOOKS",),
-        provenance: ("ROOT", "NOTEBOOKS"),
-        report: ("FOLDER", "PUBLISHED"),
-    }.items():
-        for name in names:
-            new = tmp_path / getattr(module, name).relative_to(ROOT)
-            monkeypatch.setattr(module, name, new)
-    experiments.notebook_parameters.cache_clear()
-    monkeypatch.setattr(provenance, "git", lambda *a: "0123abc" if a[0] == "rev-parse" else "")
-    yield tmp_path
-    experiments.notebook_parameters.cache_clear()
+    return build_house(EXPERIMENT, BODY)
 
 
 def runs(profile="quick", **kwargs):
@@ -91,16 +60,31 @@ def runs(profile="quick", **kwargs):
 # ---------------------------------------------------------------- what is run
 
 
+def trained(profile):
+    """All runs but those of annealing, which tests/test_annealing.py is about."""
+    return [run for run in experiments.load(profile) if run.method not in gl.annealing.METHODS]
+
+
 def test_the_real_experiments_load_and_are_presets():
     for profile in gl.PROFILES:
-        for run in experiments.load(profile):
+        for run in trained(profile):
             assert run.config == gl.preset(run.task, run.method, profile)
-    full = experiments.load("full")
-    published = json.loads(report.PUBLISHED.read_text())["tasks"]["25gmm"]["rows"]
-    mixtures = [run for run in full if run.task == "25gmm"]
-    assert [run.method for run in mixtures] == [row for row in published if row in gl.METHODS]
-    assert {run.seeds for run in mixtures} == {(0, 1, 2, 3, 4)}
-    assert [run.method for run in full if run.task == "vae_whitened"] == ["VarGrad+LP+LV+Few"]
+            assert run.seeds == (0,) or profile != "smoke"
+    full = trained("full")
+    methods = {task: [run.method for run in full if run.task == task] for task in gl.TASKS}
+    published = json.loads(table.PUBLISHED.read_text())["tasks"]
+    found = {run.published: run.task for run in full if run.published in published}
+    assert found.keys() == published.keys()  # each table of the paper is an experiment
+    for name, task in found.items():
+        rows = published[name]["rows"]
+        assert methods[task] == [row for row in rows if row in gl.METHODS]
+        assert set(rows) - set(methods[task]) <= {"SMC", "GGNS"}  # no diffusion samplers
+    assert found["manywell"] == "manywell32"
+    for task in ("9gmm", "manywell64", "manywell128"):  # which the paper's tables lack
+        assert methods[task] == methods["25gmm"]
+    assert methods["vae_whitened"] == ["VarGrad+LP+LV+Few"]
+    seeds = {run.task: run.seeds for run in full}
+    assert seeds["25gmm"] == (0, 1, 2, 3, 4) and seeds["lgcp"] == seeds["vae"] == (0,)
 
 
 def test_the_folder_depends_on_settings_and_on_nothing_else(house):
@@ -124,7 +108,10 @@ BAD_YAML = {
     "unknown key": (broken_yaml(colour="red"), "unknown key 'colour'; allowed: task"),
     "missing key": ({"task": "25gmm"}, "the key 'notebook' is missing"),
     "task": (broken_yaml(task="26gmm"), "task='26gmm' is unknown; allowed: 9gmm"),
-    "method": (broken_yaml(methods=["../../x"]), "method='../../x' is unknown; allowed: PIS, "),
+    "method": (
+        broken_yaml(methods=["../../x"]),
+        "method='../../x' is unknown; allowed: DIS, ",
+    ),
     "notebook": (broken_yaml(notebook="../fake"), "notebook='../fake' is not in notebooks/"),
     "list": (broken_yaml(methods="TB"), "methods='TB' must be a list"),
     "no seeds": (broken_yaml(seeds={}), "seeds=None of profile quick must be a list"),
@@ -133,21 +120,30 @@ BAD_YAML = {
     "text number": (broken_yaml(overrides={"lr": "1e-3"}), "lr='1e-3' has type str.*1.0e-3"),
     "range": (broken_yaml(overrides={"steps": -1}), "steps=-1 must be at least 1"),
     "no parameter": (broken_yaml(overrides={"layers": 3}), "'layers' is not a parameter of fake"),
+    "table": (broken_yaml(published=3), "published=3 must be a str"),
     "not a mapping": ([1, 2], "must be a mapping with the keys task"),
 }
 
 
+def test_a_table_of_the_paper_is_named_by_the_yaml_or_by_the_task(house):
+    assert {run.published for run in runs()} == {"25gmm"}
+    data = broken_yaml(published="manywell")
+    (house / "reproduce/experiments/fake.yaml").write_text(json.dumps(data))
+    assert {run.published for run in runs()} == {"manywell"}
+    assert {run.task for run in runs()} == {"25gmm"}
+
+
 @pytest.mark.parametrize("data, message", BAD_YAML.values(), ids=BAD_YAML)
 def test_bad_yaml_is_one_clear_error(house, data, message):
-    (house / "reproduce/experiments/25gmm.yaml").write_text(json.dumps(data))
+    (house / "reproduce/experiments/fake.yaml").write_text(json.dumps(data))
     with pytest.raises(experiments.BadInput, match=message) as caught:
         runs()
-    assert "25gmm.yaml" in str(caught.value) or "not a parameter" in str(caught.value)
+    assert "fake.yaml" in str(caught.value) or "not a parameter" in str(caught.value)
 
 
 def test_malformed_yaml_is_named_with_its_line(house):
-    (house / "reproduce/experiments/25gmm.yaml").write_text("task: 25gmm\nmethods: [TB\n")
-    with pytest.raises(experiments.BadInput, match="25gmm.yaml line 3: not valid YAML"):
+    (house / "reproduce/experiments/fake.yaml").write_text("task: 25gmm\nmethods: [TB\n")
+    with pytest.raises(experiments.BadInput, match="fake.yaml line 3: not valid YAML"):
         runs()
 
 
@@ -156,7 +152,7 @@ BAD_COMMANDS = {
     "only key": (["run", "--only", "colour=red"], "must be task=NAME or method=NAME"),
     "only value": (
         ["list", "--only", "task=25gmm", "method=X"],
-        "no such method; allowed: FL-Sub",
+        "no such method; allowed: AIS\\+MALA, DDS, DIS, FL-Sub",
     ),
     "only nothing": (["run", "--only"], "Option '--only' requires an argument"),
     "seeds": (["run", "--seeds", "a,b"], "must be integers such as 0,1,2"),
@@ -343,167 +339,17 @@ runner.execute(experiments.load("quick")[0])
     assert runner.execute(run) == "done"
 
 
-# ---------------------------------------------------------------- what is told of it
-
-
 def done_runs(profile="quick", **kwargs):
     for run in runs(profile, **kwargs):
         assert runner.execute(run) == "done"
 
 
-def test_collect_summarises_finished_runs_only(house):
-    done_runs()
-    record = runs()[0].folder / "run.json"
-    record.write_text(record.read_text().replace('"done"', '"interrupted"'))
-    notes = []
-    rows = report.collect(notes)
-    assert [row["method"] for row in rows] == ["TB+Expl"]
-    assert rows[0]["metrics"]["elbo"] == {"mean": 1.5, "std": 0.5**0.5, "values": [1.0, 2.0]}
-    assert len(notes) == 1 and "its status is interrupted" in notes[0]
-    assert "20.5 of 25" in report.text_table(rows)
-
-
-@pytest.mark.parametrize("damage", ["", "{", '{"elbo": 1}', "[1]"])
-def test_collect_leaves_out_what_it_cannot_read_and_says_so(house, damage):
-    done_runs()
-    (runs()[0].folder / "seed-1/metrics.json").write_text(damage)
-    notes = []
-    assert [row["method"] for row in report.collect(notes)] == ["TB+Expl"]
-    assert len(notes) == 1 and "left out, cannot be read" in notes[0]
-
-
-def test_collect_leaves_out_runs_of_other_settings(house, monkeypatch):
-    done_runs()
-    changed = dict(gl.PROFILES["quick"], iterations=77)
-    monkeypatch.setitem(gl.PROFILES, "quick", changed)
-    notes = []
-    assert report.collect(notes) == []
-    assert all("settings that have changed since" in note for note in notes) and len(notes) == 2
-
-
-def test_report_writes_the_schema_merges_and_repeats(house):
-    done_runs(seeds=[0, 1])
-    written = report.write_committed(report.collect([]), [])
-    names = ["reproduce/results/25gmm.json", "reproduce/results/25gmm.png"]
-    assert [str(path.relative_to(house)) for path in written] == names
-    first = written[0].read_bytes()
-    result = json.loads(first)
-    assert list(result) == ["task", "true_log_z", "rows"] and result["true_log_z"] == 0
-    published = json.loads((house / "reproduce/published.json").read_text())["tasks"]["25gmm"]
-    assert {row["method"] for row in result["rows"]} == set(published["rows"])
-    keys = "method profile seeds metrics paper verdict reason runs commit device verdicts".split()
-    assert all(list(row) == keys for row in result["rows"])
-    standing = {(row["method"], row["profile"]): row["verdict"] for row in result["rows"]}
-    assert standing["TB", "quick"] == "not comparable" and standing["TB", "full"] == "not run"
-
-    report.write_committed(report.collect([]), [])
-    assert written[0].read_bytes() == first
-
-    # A later machine has only the full runs: the committed quick rows stay.
-    shutil.rmtree(experiments.RUNS)
-    done_runs("full")
-    report.write_committed(report.collect([]), [])
-    rows = json.loads(written[0].read_text())["rows"]
-    ran = [(row["method"], row["profile"]) for row in rows if row["seeds"]]
-    assert ran == [("TB", "full"), ("TB", "quick"), ("TB+Expl", "full"), ("TB+Expl", "quick")]
-    assert {row["verdict"] for row in rows if row["seeds"] and row["profile"] == "full"} <= {
-        "matches", "better", "worse"
-    }  # fmt: skip
-
-
-def test_report_never_trades_a_row_for_one_of_fewer_seeds(house):
-    done_runs(seeds=[0, 1, 2])
-    path, picture = report.write_committed(report.collect([]), [])
-    before = path.read_bytes()
-    picture.write_bytes(b"of three seeds")
-
-    # A fresh clone: one seed of one method.
-    shutil.rmtree(experiments.RUNS)
-    assert runner.execute(runs(seeds=[0])[1]) == "done"
-    notes = []
-    assert report.write_committed(report.collect([]), notes) == []
-    assert path.read_bytes() == before and picture.read_bytes() == b"of three seeds"
-    assert len(notes) == 1 and "seeds [0] are fewer than the committed [0, 1, 2]" in notes[0]
-
-    def seeds():
-        rows = json.loads(path.read_text())["rows"]
-        return [row["seeds"] for row in rows if row["seeds"]]
-
-    # As many seeds do replace it, and fewer when told to.
-    assert runner.execute(runs(seeds=[3, 4, 5])[0]) == "done"
-    assert report.write_committed(report.collect([]), notes) == [path]
-    assert seeds() == [[3, 4, 5], [0, 1, 2]]
-    assert commanded("report").endswith("or say --replace\n")
-    assert seeds() == [[3, 4, 5], [0, 1, 2]]
-    assert "25gmm.png" in commanded("report", "--replace")
-    assert seeds() == [[3, 4, 5], [0]] and picture.read_bytes() == b"picture"
-
-
-def test_report_keeps_out_smoke_changed_and_dirty_runs(house, monkeypatch):
-    done_runs("smoke")
-    done_runs(overrides={"steps": 50})
-    rows = report.collect([])
-    assert len(rows) == 4 and "TB (steps=50)" in [row["method"] for row in rows]
-    assert report.write_committed(rows, []) == []
-    report.write_local(rows)
-    local = json.loads((report.FOLDER / "local/25gmm.json").read_text())["rows"]
-    assert len(local) == 4
-
-    monkeypatch.setattr(provenance, "git", lambda *a: "0123abc" if a[0] == "rev-parse" else " M x")
-    done_runs()
-    with pytest.raises(experiments.BadInput, match="made from uncommitted or unknown code"):
-        report.write_committed(report.collect([]), [])
-    written = report.write_committed(report.collect([]), [], allow_dirty=True)
-    assert "0123abc+changes" in written[0].read_text()
-
-
-def test_holm_by_hand():
-    # 0.01 * 4, then 0.02 * 3, 0.03 * 2 = 0.06, and 0.04 raised to what came before it.
-    adjusted = verdict.holm([0.04, 0.01, 0.03, 0.02])
-    assert adjusted == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert verdict.holm([0.9, 0.8]) == [1.0, 1.0] and verdict.holm([]) == []
-
-
-def judged(ours, paper, std=0.1):
-    def cell(mean):
-        return {"mean": mean, "std": std, "values": [mean] * 5}
-
-    row = {"verdict": "compare", "reason": "open", "metrics": {"w2": cell(ours)}}
-    row["paper"] = {"w2": {"mean": paper, "std": std}}
-    verdict.judge([row])
-    return row["verdict"], row["reason"], row["verdicts"]
-
-
-def test_verdicts_turn_with_the_numbers():
-    assert judged(1.0, 1.05) == ("matches", "none", {"w2": "matches"})
-    assert judged(1.0, 2.0) == ("better", "open", {"w2": "better"})
-    assert judged(2.0, 1.0) == ("worse", "open", {"w2": "worse"})
-    assert judged(1.0, 1.05, std=0.001)[0] == "better"
-
-
-def test_welch_is_the_textbook_one():
-    # Equal n and s: t = d / (s sqrt(2 / n)), here 2 with 8 degrees of freedom; p = 0.0805.
-    ours = {"mean": 2 * (2 / 5) ** 0.5, "std": 1.0, "values": [0] * 5}
-    assert verdict.welch(ours, {"mean": 0.0, "std": 1.0}) == pytest.approx(0.0805, abs=1e-4)
-
-
-# ---------------------------------------------------------------- what is committed
-
-
-def test_committed_results_are_what_the_prose_says():
-    rows = json.loads((ROOT / "reproduce/results/25gmm.json").read_text())["rows"]
-    quick = {row["method"]: row["metrics"] for row in rows if row["profile"] == "quick"}
-    # book/intro.md: six modes, or nine, and log Z wrong by as much; with exploration all 25.
-    found, wrong = quick["TB"]["modes"]["values"], quick["TB"]["delta_log_z_rw"]["values"]
-    assert set(found) == {6, 9} and quick["TB+Expl"]["modes"]["values"] == [25] * 3
-    # 2,000 weights of an effective fraction of 0.65 say log Z to 0.016; four of these
-    assert wrong == pytest.approx([math.log(25 / modes) for modes in found], abs=0.065)
-    assert quick["TB+Expl"]["seconds"]["mean"] < 60
+# ---------------------------------------------------------------- all of it
 
 
 def test_the_smoke_profile_runs_the_real_notebook(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "RUNS", tmp_path)
-    (run,) = experiments.select(experiments.load("smoke", [0, 1]), ["method=TB+Expl"])
+    (run,) = experiments.select(experiments.load("smoke", [0, 1]), ["task=25gmm", "method=TB+Expl"])
     assert runner.execute(run) == "done", (run.folder / "run.json").read_text()
     notes = []
     row = report.collect(notes)[0]

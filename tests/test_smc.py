@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gfnlite as gl
-from gfnlite import step
+from gfnlite import smc, step
 from gfnlite.smc import annealed_smc
 
 
@@ -14,44 +14,81 @@ def run(target, n=2000, scale=3.0, seed=0, **options):
     return annealed_smc(target, n, scale, generator=torch.Generator().manual_seed(seed), **options)
 
 
-def finds(log_z, mean, std, target, n=4000):
+def finds(log_z, mean, std, target, n=4000, **options):
     """Whether the particles of a target have this log Z, mean and standard deviation.
 
-    Resampling leaves fewer independent particles than n: at this setting a quarter at least
-    (measured from the spread of the means of 40 runs), so 4 standard errors are taken of n / 4.
+    Resampling, or weights that differ, leave fewer independent particles than n: at this setting a
+    quarter at least (measured from the spread of the means of 40 runs), so 4 standard errors are
+    taken of n / 4.
     """
-    found = run(target, n)
-    error = 4 / math.sqrt(n / 4)
+    found = run(target, n, **options)
+    weight, error = found.log_weight.softmax(0), 4 / math.sqrt(n / 4)
+    there = weight @ found.x.double()
+    wide = (weight @ (found.x - there).square()).sqrt()
     return (
         abs(found.log_z - log_z) < error
-        and bool(((found.x.mean(0) - mean).abs() < error * std).all())
-        and bool(((found.x.std(0) / std - 1).abs() < error / math.sqrt(2)).all())
+        and bool(((there - mean).abs() < error * std).all())
+        and bool(((wide / std - 1).abs() < error / math.sqrt(2)).all())
     )
 
 
-def test_a_gaussian_is_found_with_its_normaliser():
+@pytest.mark.parametrize("resample", [True, False], ids=["SMC", "AIS"])
+def test_a_gaussian_is_found_with_its_normaliser(resample):
     mean, std = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 1.5])
     target = gl.Gaussian(mean.tolist(), std.tolist(), log_z=2.5)
-    assert finds(2.5, mean, std, target)
+    assert finds(2.5, mean, std, target, resample=resample)
     # The twins: another normaliser, another place, another width.
-    assert not finds(2.7, mean, std, target)
-    assert not finds(2.5, mean + 0.1, std, target)
-    assert not finds(2.5, mean, 1.15 * std, target)
+    assert not finds(2.7, mean, std, target, resample=resample)
+    assert not finds(2.5, mean + 0.15, std, target, resample=resample)
+    assert not finds(2.5, mean, 1.15 * std, target, resample=resample)
 
 
-def mean_ratio(n, runs):
+def mean_ratio(n, runs, **options):
     """Mean of the estimates of Z over Z, and its standard error."""
     target = gl.Gaussian([1.0], 0.5, log_z=1.0)
-    ratios = torch.tensor([math.exp(run(target, n, seed=s).log_z - 1) for s in range(runs)])
+    found = [run(target, n, seed=s, **options).log_z for s in range(runs)]
+    ratios = (torch.tensor(found) - 1).exp()
     return ratios.mean().item(), ratios.std().item() / math.sqrt(runs)
 
 
-def test_the_estimate_of_z_is_nearly_unbiased():
+@pytest.mark.parametrize("resample", [True, False], ids=["SMC", "AIS"])
+def test_the_estimate_of_z_is_nearly_unbiased(resample):  # eq-14-weight
     # It would be so for a ladder fixed beforehand; one that adapts costs O(1 / n).
     for n, bias in ((64, 0.04), (512, 0.005)):
-        mean, error = mean_ratio(n, 40)
+        mean, error = mean_ratio(n, 40, resample=resample)
         assert error < 0.02
         assert abs(mean - 1) < bias + 4 * error
+
+
+def test_the_bridge_is_the_one_that_is_stated():  # eq-14-bridge
+    x = 2 * torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    bridge, start = smc._Bridge(gl.gmm9, 3.0), torch.distributions.Normal(0, 3.0)
+    for beta in (0.0, 0.3, 1.0):
+        bridge.beta = beta
+        log_r, score = bridge.log_reward_and_score(x)
+        by_hand = beta * gl.gmm9.log_reward(x) + (1 - beta) * start.log_prob(x).sum(1)
+        torch.testing.assert_close(log_r, by_hand)
+        by_hand = beta * gl.gmm9.score(x) - (1 - beta) * x / 9
+        torch.testing.assert_close(score, by_hand)
+
+
+def test_without_resampling_no_particle_is_copied_and_weights_differ():
+    weighted, equal = run(gl.gmm9, 500, resample=False), run(gl.gmm9, 500)
+    assert len(weighted.x.unique(dim=0)) == len(weighted.log_weight.unique()) == 500
+    assert len(equal.log_weight.unique()) == 1 and equal.log_weight[0] == pytest.approx(equal.log_z)
+    # The mean of log w is a lower bound, and the weights are worth fewer than they are.
+    assert gl.elbo(weighted.log_weight) < weighted.log_z - 0.05
+    assert gl.ess(weighted.log_weight) < 0.9
+
+
+def test_draws_are_in_proportion_to_the_weights():
+    x = torch.arange(3.0)[:, None]
+    log_w = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64).log() + 800  # exp overflows
+    found = smc.Particles(x, x[:, 0], x, log_w, 0)
+    drawn = found.draw(1000, torch.Generator().manual_seed(0))[:, 0]
+    assert (drawn.long().bincount() - torch.tensor([200, 300, 500])).abs().max() <= 1
+    assert not torch.equal(drawn, drawn.sort().values)
+    assert found.log_z == pytest.approx(800 - math.log(3))
 
 
 @pytest.mark.parametrize("target, scale, tolerance", [
@@ -114,6 +151,11 @@ def test_what_is_not_finite_counts_as_nothing():
     found = run(gl.targets.as_target(box, 2), 4000)
     inside = math.erf(1 / math.sqrt(2))
     assert found.x[:, 0].abs().max() <= 1
+    assert found.log_z == pytest.approx(math.log(2 * math.pi * inside), abs=0.15)
+    # Not resampled, what starts outside has the weight 0 for good, and is still counted.
+    found = run(gl.targets.as_target(box, 2), 4000, resample=False)
+    outside = found.log_weight.isinf().double().mean().item()
+    assert outside == pytest.approx(1 - math.erf(1 / (3 * math.sqrt(2))), abs=0.04)  # N(0, 9)
     assert found.log_z == pytest.approx(math.log(2 * math.pi * inside), abs=0.15)
     nowhere = gl.targets.as_target(lambda x: x.square().sum(-1) + torch.inf, 2)
     assert run(nowhere, 100).log_z == -math.inf

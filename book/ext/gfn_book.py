@@ -15,7 +15,8 @@ from sphinx.errors import ConfigError
 PROFILES = ("smoke", "quick", "full")
 # A page shows what these say; the cache of executed notebooks itself looks at their cells only.
 SHOWN = (
-    "gfnlite/*.py", "reproduce/results/*.json", "reproduce/results/local/*.json",
+    "gfnlite/*.py", "reproduce/results/*.json", "reproduce/results/*.svg",
+    "reproduce/results/local/*.json",
     "reproduce/results/bench/*.json", "reproduce/results/vae/*.json",
 )  # fmt: skip
 SMOKE = (

@@ -4,8 +4,8 @@
 #   ENERGY=many_well T=50 BATCH_SIZE=512 EPOCHS=5000 LOCAL_SEARCH="" USE_AMP="" \
 #     sbatch reproduce/slurm/run_gfn.sh
 #
-# A switch such as LOCAL_SEARCH is on if it is set, even to nothing; 0, false, no or off switch it
-# off. For a GPU: sbatch --gres=gpu:1 …; preempted or out of time, the run goes on from its
+# A switch is on if it says so (LOCAL_SEARCH=1, USE_AMP=--use_amp); empty, or not set, it is off. For
+# a GPU: sbatch --gres=gpu:1 …; preempted or out of time, the run goes on from its
 # checkpoint. More options of `python -m reproduce train` may follow the script's name.
 #SBATCH --job-name=gfn
 #SBATCH --cpus-per-task=1

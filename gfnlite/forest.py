@@ -1,0 +1,83 @@
+"""A forest plot: means with their 95% intervals, ours under a published value, a line for each."""
+
+import math
+from collections.abc import Sequence
+
+from .plots import BLUE, GREEN, GREY, ORANGE, _axes
+
+__all__ = ["forest", "interval"]
+
+
+def interval(cell: dict | None, runs: int | None = None) -> tuple[float, float] | None:
+    """95% t interval of the mean over runs; None without a spread.
+
+    Args:
+        cell: {"mean", "std", "values"}, as in the results files, or None.
+        runs: how many it is the mean of; None: as many as there are values.
+    """
+    n = len(cell.get("values", ())) if cell and runs is None else runs
+    if not cell or cell["std"] is None or not n or n < 2:
+        return None
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, n - 1)) * cell["std"] / math.sqrt(n)
+    return cell["mean"] - half, cell["mean"] + half
+
+
+def forest(
+    lines: Sequence[tuple[str, dict | None, dict | None]],
+    truth: float | None = None,
+    floor: float | None = None,
+    runs: int = 5,
+    ax=None,
+):
+    """Published values (open) above ours (filled, each seed a dot), with 95% t intervals.
+
+    Args:
+        lines: (label, published, ours), the first on top; {"mean", "std"} and {"mean", "std",
+            "values"}, or None.
+        truth: a line where no error would be.
+        floor: a dashed line that nothing is better than, except by chance.
+        runs: how many runs a published mean is of.
+        ax: axes to draw into.
+    """
+    ax = _axes(ax, (7, 1.2 + 0.5 * len(lines)))
+    last = len(lines) - 1
+    papers = [(last - i + 0.14, paper, runs) for i, (_, paper, _) in enumerate(lines) if paper]
+    mine = [(last - i - 0.12, ours, None) for i, (*_, ours) in enumerate(lines) if ours]
+    _points(ax, papers, ORANGE, "white", "paper")
+    _points(ax, mine, BLUE, BLUE, "ours")
+    # Equal values would hide each other: each seed has its own height.
+    seeds = [
+        (value, y - 0.12 - 0.2 * k / max(4, len(cell["values"])))
+        for y, cell, _ in mine
+        for k, value in enumerate(cell["values"])
+    ]
+    if seeds:
+        ax.scatter(*zip(*seeds, strict=True), s=6, color=BLUE, linewidths=0)
+    if truth is not None:
+        ax.axvline(truth, color="black", linewidth=0.8, label="truth")
+    if floor is not None:
+        ax.axvline(floor, color=GREEN, linewidth=0.9, linestyle="--", label="floor")
+    ax.hlines([y + 0.5 for y in range(last)], 0, 1, GREY, linewidths=0.2, zorder=0,
+              transform=ax.get_yaxis_transform())  # fmt: skip
+    # A dollar in a name is a dollar, not mathematics.
+    ax.set_yticks(range(len(lines)), [name.replace("$", r"\$") for name, *_ in reversed(lines)])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(-0.6, last + 0.5)
+    return ax
+
+
+def _points(ax, cells: list, colour: str, face: str, label: str) -> None:
+    """Means at their heights, with what interval they have."""
+    heights, means, spread = [], [], ([], [])
+    for y, cell, runs in cells:
+        low, high = interval(cell, runs) or (cell["mean"],) * 2
+        heights.append(y)
+        means.append(cell["mean"])
+        spread[0].append(cell["mean"] - low)
+        spread[1].append(high - cell["mean"])
+    ax.errorbar(
+        means, heights, xerr=spread, fmt="o", color=colour, markerfacecolor=face, markersize=5,
+        elinewidth=1.2, label=label,
+    )  # fmt: skip

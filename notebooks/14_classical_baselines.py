@@ -1,0 +1,263 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What annealing does with the same energy
+#
+# Before anyone trains a network: give the same energy to a few thousand particles, start them in a
+# wide Gaussian, and turn the target on slowly. How far does that get, counted in calls of the energy?
+# Often further than one would like to admit.
+#
+# :::{admonition} At a glance
+# **You will** run annealed importance sampling and annealed sequential Monte Carlo on the book's
+# targets, with the metrics and the ledger of the trained samplers.
+#
+# **You will be able to** say what a trained sampler must offer beyond them, and to read a
+# comparison of both without being fooled by either.
+#
+# **You need** [Twenty-five modes](04_25gmm). **Time**: 5 minutes to read; about a minute to run on
+# one CPU core.
+# :::
+
+# %%
+import json
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from IPython.display import Markdown
+
+import gfnlite as gl
+from gfnlite.plots import BLUE, GREY, ORANGE
+
+# Energies this small gain nothing from a second thread.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+gl.plots.style()
+
+# %% [markdown]
+# ## Parameters
+
+# %% tags=["parameters"]
+task: str = "25gmm"  # or 9gmm, funnel, easy_funnel, lgcp, manywell32, ...
+method: str = "SMC+MALA"  # or AIS+MALA
+# smoke (seconds), quick (some seconds) or full (many more particles)
+profile: str = os.environ.get("GFNLITE_PROFILE", "quick")
+seeds: list = [0]  # one independent population each
+out_dir: str | None = None  # where everything is kept; None: nothing is
+particles: int | None = None  # annealed side by side
+scale: float | None = None  # standard deviation of the start
+keep: float | None = None  # effective fraction that a level leaves
+moves: int | None = None  # MALA transitions a level
+
+# %%
+changes = {
+    "particles": particles,
+    "scale": scale,
+    "keep": keep,
+    "moves": moves,
+}
+config = gl.annealing.preset(task, method, profile, **changes)
+target = gl.named_target(task)
+print(f"{task}, {method}, profile {profile}, seeds {seeds}")
+
+lines = ["| setting | value | meaning |", "|:---|:---|:---|"]
+for name, meaning in config.describe().items():
+    value = getattr(config, name)
+    value = f"{value:.4g}" if isinstance(value, float) else value
+    lines.append(f"| `{name}` | `{value}` | {meaning} |")
+Markdown("\n".join(lines))
+
+# %% [markdown]
+# ## A bridge of densities
+#
+# From the Gaussian $\pi_0 = \mathcal N(0, s^2 I)$ to the target leads a bridge,
+#
+# $$
+# R_\beta(x) = R(x)^{\beta}\, \pi_0(x)^{1 - \beta},
+# \qquad 0 = \beta_0 < \beta_1 < \dots < \beta_K = 1 .
+# $$ (eq-14-bridge)
+#
+# Each particle goes from level to level. At a new level it first takes on the weight
+#
+# $$
+# w \leftarrow w\; \frac{R_{\beta_k}(x)}{R_{\beta_{k-1}}(x)},
+# \qquad \mathbb E[w] = Z \ \text{ at the end},
+# $$ (eq-14-weight)
+#
+# and is then moved by Langevin steps that leave $R_{\beta_k}$ invariant. That is *annealed importance
+# sampling* {cite:p}`neal2001`. *Sequential Monte Carlo* {cite:p}`delmoral2006` resamples the particles
+# by their weights at each level, so that none is carried along for nothing. The levels are chosen on
+# the way: the next $\beta$ is the one that leaves a given effective fraction of the particles.
+#
+# The weight plays the role of a trajectory's: its mean estimates $Z$, and the mean of its logarithm is
+# a lower bound of $\log Z$ in expectation. There is no EUBO, as nothing destroys a sample; and since
+# resampling makes all weights equal, `SMC+MALA` reports its estimate of $\log Z$ as its ELBO and no
+# effective sample size.
+
+# %%
+found, evaluations = [], []
+for seed in seeds:
+    folder = out_dir and Path(out_dir) / f"seed-{seed}"
+    population, evaluation = gl.annealing.anneal(
+        target, config, seed, folder
+    )
+    found.append(population)
+    evaluations.append(evaluation)
+columns = zip(seeds, evaluations, strict=True)
+pd.DataFrame({f"seed {s}": dict(e.rows()) for s, e in columns})
+
+# %% mystnb={"figure": {"name": "fig-classical-samples", "caption": "2,000 particles, drawn by their weights (left), and how their mass is spread over the modes, or over one coordinate where no modes are known (right)."}, "image": {"alt": "Left: scatter of particles in two coordinates. Right: bars of relative mode weight, or a histogram of one coordinate against exact samples."}}
+x = found[0].draw(2000).cpu()
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(9.5, 4.2), width_ratios=[1, 1.15]
+)
+gl.plots.overview(target, x, left)
+left.set_title(
+    f"{evaluations[0]['energy_calls']:,} energy calls, no training"
+)
+if target.mode_mass is None:
+    gl.plots.marginal(target, x, right)
+    right.set_title("One coordinate of it")
+else:
+    shares = evaluations[0]["mode_weights"]
+    gl.plots.mode_weights(shares, target.mode_mass, right)
+    modes = len(target.mode_mass)
+    right.set_title(f"{evaluations[0]['modes']} of {modes} modes found")
+if out_dir:
+    figure.savefig(Path(out_dir) / "samples.png", dpi=120)
+plt.show()
+
+# %% [markdown]
+# ## Against trained samplers
+#
+# The same question for both: how wrong is $\log Z$ after so many calls of the energy? The lines are
+# populations annealed here, more slowly from left to right; the points are trained samplers, read from
+# `reproduce/results`, their calls those of the training, without the 20,000 of the estimate.
+
+# %% tags=["lesson"]
+here = Path.cwd()
+results = next(
+    folder / "reproduce" / "results"
+    for folder in (here, *here.parents)
+    if (folder / "reproduce" / "published.json").exists()
+)
+LADDER = (0.5, 0.8, 0.9, 0.95) if profile != "smoke" else (0.3, 0.5)
+REPEATS = 3 if profile != "smoke" else 1
+shown = ("25gmm", "manywell32")
+annealed = {}
+for name in shown:
+    for row in gl.annealing.METHODS:
+        points = annealed[name, row] = []
+        for level in LADDER:
+            tried = gl.annealing.preset(name, row, profile, keep=level)
+            runs = [
+                gl.annealing.anneal(gl.named_target(name), tried, seed)[0]
+                for seed in range(REPEATS)
+            ]
+            truth = gl.named_target(name).log_z
+            error = sum(abs(run.log_z - truth) for run in runs) / REPEATS
+            calls = sum(run.energy_calls for run in runs) / REPEATS
+            points.append((calls, error))
+
+# %% tags=["lesson", "hide-input"] mystnb={"figure": {"name": "fig-classical-calls", "caption": "Mean absolute error of the estimate of log Z against energy calls. Lines: annealed particles, mean of three populations. Points: the trained samplers whose results are committed."}, "image": {"alt": "Two log-log panels, one for each target, with falling lines for AIS and SMC and scattered points for trained samplers."}}
+figure, axes = plt.subplots(1, len(shown), figsize=(9.5, 4), squeeze=False)
+for ax, name in zip(axes[0], shown, strict=True):
+    lines = zip(gl.annealing.METHODS, (ORANGE, BLUE), strict=True)
+    for row, colour in lines:
+        calls, errors = zip(*annealed[name, row], strict=True)
+        ax.loglog(calls, errors, "o-", color=colour, label=row)
+    file = results / f"{name}.json"
+    rows = json.loads(file.read_text())["rows"] if file.exists() else []
+    for row in rows:
+        if row["seeds"] and row["method"] in gl.METHODS:
+            truth = gl.named_target(name).log_z
+            values = row["metrics"]["log_z_is"]["values"]
+            error = sum(abs(v - truth) for v in values) / len(values)
+            calls = row["metrics"]["energy_calls"]["mean"]
+            ax.loglog(calls, max(error, 1e-4), "x", color=GREY)
+            ax.annotate(f" {row['method']}", (calls, error), fontsize=6)
+    least = [
+        min(e for _, e in annealed[name, m]) for m in gl.annealing.METHODS
+    ]
+    ax.set(xlabel="energy calls", ylabel="error of log Z (nats)")
+    ax.set_title(f"{name}: {min(least):.2g} nats without training")
+axes[0, 0].legend()
+plt.show()
+
+# %% [markdown]
+# Three things keep this from being the end of the story.
+#
+# 1. **Every new sample costs the whole ladder again.** A trained sampler draws the next million for
+#    $T$ passes of a network each, and no call of the energy at all.
+# 2. **Conditions.** A sampler that is trained once serves all conditions
+#    ([One sampler for every image](08_vae_conditional)); annealing starts anew for each.
+# 3. **The start has to cover the target, and the moves have to mix at each level.** Where they do not,
+#    the estimate is quietly too low, exactly as a collapsed sampler's is; and there is no EUBO to tell.
+#
+# What it does say is where the bar lies. A trained sampler that needs a hundred times the calls for a
+# worse $\log Z$ has to be worth it for one of these three reasons.
+#
+# ## In five lines
+#
+# 1. Annealing carries particles along $R^\beta \pi_0^{1-\beta}$; their weights estimate $Z$.
+# 2. AIS keeps the weights, SMC resamples by them; both are unbiased but for choosing levels on the way.
+# 3. Both go in the same ledger as trained samplers: `AIS+MALA` and `SMC+MALA` are rows of it.
+# 4. For one target, once, they are hard to beat in calls of the energy.
+# 5. Training pays by what comes after: cheap samples, conditions, and bounds from both sides.
+#
+# ## Exercises
+#
+# **1.** Start too narrow: `scale = 0.5` on `25gmm`. What do the modes, the effective sample size and
+# $\log Z$ say? And at `scale = 1.0`?
+#
+# :::{dropdown} Solution
+# ```python
+# for scale in (0.5, 1.0, 4.6):
+#     config = gl.annealing.preset("25gmm", "AIS+MALA", "quick", scale=scale)
+#     print(scale)
+#     print(gl.annealing.anneal(gl.gmm25, config)[1])
+# ```
+# At 0.5 all particles end in the mode at the origin: $\log Z$ is low by $\log 25$, the effective sample
+# size is nearly 100%, and only the modes tell. At 1.0 a few particles reach the next modes with weights
+# that make up for their rarity, so that the effective sample size warns, for once.
+# :::
+#
+# **2.** In `manywell128`, which fails first when `keep` is lowered, AIS or SMC? Why?
+#
+# :::{dropdown} Solution
+# AIS: the variance of its log-weights adds up over the levels and over the wells, and the mean of $w$
+# is soon dominated by a single particle. SMC forgets bad histories at each level, but pays with
+# particles that share their ancestors.
+# ```python
+# for method in gl.annealing.METHODS:
+#     for keep in (0.5, 0.9, 0.95):
+#         config = gl.annealing.preset(
+#             "manywell128", method, "quick", keep=keep
+#         )
+#         found, _ = gl.annealing.anneal(gl.ManyWell(128), config)
+#         print(method, keep, found.log_z - gl.ManyWell(128).log_z)
+# ```
+# :::
+#
+# ## What went wrong on the way
+#
+# A particle of AIS that leaves the support of the target has the weight zero for ever, and nowhere to
+# take a Langevin step from. It must still be counted in the mean, or $Z$ comes out too large.
+#
+# ## Sources
+#
+# Annealed importance sampling: {cite:t}`neal2001`. Sequential Monte Carlo samplers:
+# {cite:t}`delmoral2006`. The equations are checked in `tests/test_smc.py`, against targets whose
+# normaliser is known.

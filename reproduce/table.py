@@ -1,0 +1,106 @@
+"""The paper's table of a task beside ours: every published row, the runs there are, verdicts."""
+
+import json
+from functools import cache
+
+import gfnlite as gl
+from gfnlite.floor import floor as variance_floor
+
+from . import experiments, reasons
+from .verdict import judge
+
+PUBLISHED = experiments.ROOT / "reproduce" / "published.json"
+KEPT = ("runs", "commit", "device")
+
+
+def published(task: str) -> dict:
+    """The paper's table of a task, {"rows": {method: {column: cell}}, ...}; {"rows": {}}: none.
+
+    "not_comparable" of a table are columns that compare with nothing, and why.
+    """
+    everything = json.loads(PUBLISHED.read_text())
+    found = everything["tasks"].get(_published_name(task), {"rows": {}})
+    return found | {"shown_only": everything["shown_only"]}
+
+
+def _published_name(task: str) -> str:
+    runs = (run for run in experiments.load("full") if run.task == task)
+    return next((run.published for run in runs), task)
+
+
+def table(task: str, measured: list[dict], entries: dict | None = None) -> dict:
+    """The paper's rows in the paper's order, each with the runs there are, judged.
+
+    Args:
+        task: whose table.
+        measured: rows with "method", "profile", "seeds", "metrics", "true_log_z".
+        entries: of reasons.yaml for this task.
+
+    Raises:
+        BadInput: as `reasons.apply`.
+    """
+    paper = published(task)
+    order = list(paper["rows"])
+    found = {(row["method"], row["profile"]): row for row in measured}
+    for method in order:
+        found.setdefault((method, "full"), {"method": method, "profile": "full", "seeds": []})
+    profiles = list(gl.PROFILES)[::-1]  # full first
+
+    def place(row: dict) -> tuple:
+        method = row["method"]
+        rank = order.index(method) if method in order else len(order)
+        return rank, method, profiles.index(row["profile"])
+
+    rows = []
+    for row in sorted(found.values(), key=place):
+        verdict, reason = _standing(row, paper)
+        rows.append(
+            {
+                "method": row["method"],
+                "profile": row["profile"],
+                "seeds": row["seeds"],
+                "metrics": row.get("metrics", {}),
+                "paper": paper["rows"].get(row["method"]),
+                "verdict": verdict,
+                "reason": reason,
+                **{name: row.get(name, [] if name == "runs" else None) for name in KEPT},
+            }
+        )
+    judge(rows, paper.get("not_comparable"))
+    reasons.apply(task, rows, entries or {})
+    least = _floor(task)
+    result = {"task": task, "true_log_z": _truth(task, measured, paper)}
+    return result | ({"floor": least} if least else {}) | {"rows": rows}
+
+
+def _standing(row: dict, paper: dict) -> tuple[str, str]:
+    """Verdict and reason of a row before its numbers are looked at; "compare" leaves it to them."""
+    if not row["seeds"]:
+        shown = row["method"] in paper["shown_only"]
+        return "not run", "explained: shown as published only" if shown else "none"
+    if row["method"] not in paper["rows"]:
+        return "not comparable", "explained: the paper has no such row"
+    if row["profile"] != "full":
+        why = f"explained: the {row['profile']} profile has a shorter schedule of its own"
+        return "not comparable", why
+    if len(row["seeds"]) < 2:
+        return "not comparable", "explained: one seed has no spread to compare with"
+    return "compare", "open"
+
+
+def _truth(task: str, measured: list[dict], paper: dict) -> float | None:
+    """True log Z: as the runs were told, else the target's own, else the paper's."""
+    for row in measured:
+        return row["true_log_z"]
+    known = gl.named_target(task).log_z if task in gl.TASKS else None
+    return known if isinstance(known, float) else paper.get("true_log_z")
+
+
+@cache
+def _floor(task: str) -> dict | None:
+    """What fixed variance alone costs at the paper's settings, where it can be computed."""
+    if task not in gl.TASKS:
+        return None
+    steps, sigma2 = gl.PROFILES["full"]["steps"], gl.TASKS[task]["sigma2"]
+    least = variance_floor(gl.named_target(task), steps, sigma2)
+    return least and {"delta_log_z": round(least, 4), "steps": steps, "sigma2": sigma2}

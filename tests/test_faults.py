@@ -1,0 +1,221 @@
+"""Whatever kills a run: nothing half is taken for whole, and the next command goes on."""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+
+import gfnlite as gl
+from reproduce import experiments, pool, report, runner
+
+# A training that is over in a second, and saves its state all the time.
+BODY = """
+from pathlib import Path
+import gfnlite as gl
+from gfnlite import train
+train.CHECKPOINT_SECONDS = 0.05
+with open(Path(out_dir) / "begun", "a") as file:
+    file.write("x")
+small = {"steps": 5, "batch_size": 32, "iterations": iterations or 150, "hidden": 16}
+config = gl.preset(task, method, profile, **small)
+ensemble = gl.Ensemble(gl.gmm9, config=config, seeds=seeds)
+ensemble.fit(folder=out_dir, progress=False)
+for sampler in ensemble:
+    gl.record(sampler, Path(out_dir) / f"seed-{sampler.seed}", n_samples=50, paper_samples=20)
+(Path(out_dir) / "samples.png").write_bytes(b"picture")
+"""
+EXPERIMENT = {
+    "task": "9gmm",
+    "notebook": "fake",
+    "methods": ["TB", "TB+Expl", "VarGrad+Expl"],
+    "seeds": {"quick": [0, 1]},
+}
+
+
+@pytest.fixture
+def house(build_house):
+    return build_house(EXPERIMENT, BODY)
+
+
+def grid():
+    return experiments.load("quick")
+
+
+def numbers(rows):
+    """What rows say, without what time it took."""
+    return {
+        row["method"]: {k: v for k, v in row["metrics"].items() if k != "seconds"} for row in rows
+    }
+
+
+@pytest.fixture
+def reference(house):
+    """The numbers of the grid when nothing happens."""
+    assert set(pool.run_all(grid(), 2).values()) == {"done"}
+    rows = numbers(report.collect([]))
+    assert len(rows) == 3
+    shutil.rmtree(experiments.RUNS)
+    return rows
+
+
+class Grid:
+    """A process that works on the grid, and what is seen of it from outside."""
+
+    def __init__(self):
+        self.process, self.finished = None, {}
+
+    def start(self):
+        context = multiprocessing.get_context("fork")
+        self.process = context.Process(target=pool.run_all, args=(grid(), 2))
+        self.process.start()
+
+    def kill_one(self, rng):
+        """SIGKILL to the process, to a worker of it or to a kernel, whichever it is."""
+        try:
+            mine = psutil.Process(self.process.pid)
+            victim = rng.choice([mine, *mine.children(recursive=True)])
+            victim.kill()
+        except psutil.NoSuchProcess:
+            return
+        if victim.pid == self.process.pid:
+            self.process.join()
+
+    def check(self, reference):
+        """Only whole runs are done, and none of these has been begun again."""
+        for method, found in numbers(report.collect([])).items():
+            assert found == reference[method]
+        for run in grid():
+            if runner.finished(run):
+                begun = (run.folder / "begun").read_text()
+                assert self.finished.setdefault(run.name, begun) == begun
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.full)])
+def test_kills_at_any_moment_lose_nothing(house, reference, kills):
+    rng, grids, at_work, killed, lives = random.Random(kills), [Grid()], 0, 0, 0
+    while killed < kills:
+        now = grids[-1]
+        if now.process is None or not now.process.is_alive():
+            if all(runner.finished(run) for run in grid()):  # a whole grid, in spite of all
+                lives += 1
+                shutil.rmtree(experiments.RUNS)
+                grids.append(Grid())
+            grids[-1].start()
+            continue
+        time.sleep(rng.uniform(0, 8))
+        at_work += any(runner.status(run) == "running" for run in grid())
+        now.kill_one(rng)
+        killed += 1
+        now.check(reference)
+    last = grids[-1]
+    last.process.join()
+    for _ in range(3):  # a run that a dying kernel still holds is left for the next command
+        pool.run_all(grid(), 2)
+    last.check(reference)
+    assert numbers(report.collect([])) == reference
+    assert at_work > kills / 3  # most of the kills hit something that was at work
+    print(f"{killed} kills, {at_work} of them while runs were at work, {lives} grids finished")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_where_it_comes(house, number):
+    (run, *_) = experiments.load("quick", overrides={"iterations": 100_000})
+    process = multiprocessing.get_context("fork").Process(target=pool.run_all, args=([run], 1))
+    process.start()
+    history = run.folder / "seed-0" / "history.jsonl"
+    wait_for(lambda: history.exists() and history.read_text())
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 0 and runner.status(run) == "interrupted"
+    record = runner.record_of(run.folder)
+    assert record["cause"] == "told to terminate" and record["wall_seconds"] > 0
+    saved = gl.GFNDiffusion.load(run.folder / "seed-0" / "checkpoint.pt").iteration
+    written = json.loads(history.read_text().splitlines()[-1])["iteration"]
+    assert saved >= written > 0
+
+
+def test_a_time_limit_ends_a_run_and_the_next_goes_on(house, reference):
+    (run, *_) = grid()
+    states = []
+    for limit in (1.0, 3.0, 60.0, 60.0):
+        states.append(pool.run_all([run], 1, limit=limit)[run.name])
+        if states[-1] == "done":
+            break
+        assert f"its time limit of {limit:g} s is over" == runner.record_of(run.folder)["cause"]
+    assert states[0] == "interrupted" and states[-1] == "done"
+    (row,) = report.collect([])
+    assert numbers([row])[run.method] == reference[run.method]
+
+
+def test_a_cell_that_ignores_interrupts_is_killed(house, monkeypatch):
+    deaf = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(600)"
+    (house / "notebooks/fake.py").write_text(
+        (house / "notebooks/fake.py").read_text().replace("import gfnlite as gl", deaf, 1)
+    )
+    monkeypatch.setattr("reproduce.stopping.GRACE", 1.0)
+    began = time.monotonic()
+    assert pool.run_all(grid()[:1], 1, limit=4)[grid()[0].name] == "interrupted"
+    assert time.monotonic() - began < 60
+
+
+def test_only_one_works_in_a_folder_at_a_time(house):
+    runs = grid()[:1]
+    processes = [multiprocessing.get_context("fork").Process(target=pool.run_all, args=(runs, 1))
+                 for _ in range(2)]  # fmt: skip
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    assert runner.finished(runs[0])
+    # The second waited a little, and then left it alone or found it done.
+    assert len((runs[0].folder / "begun").read_text()) <= 2
+
+
+@pytest.fixture
+def small_disk(house):
+    """The run folders on a disk of eight megabytes."""
+    experiments.RUNS.mkdir(parents=True, exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(experiments.RUNS)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if mounted.returncode:
+        pytest.skip(f"needs to mount a small disk: {mounted.stderr.strip()}")
+    yield experiments.RUNS
+    subprocess.run(["umount", "-l", str(experiments.RUNS)], check=True)
+
+
+def test_a_full_disk_is_said_and_harms_nothing(small_disk):
+    first, second, _ = grid()
+    assert pool.run_all([first], 1)[first.name] == "done"
+    before = {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()}
+    ballast = small_disk / ".ballast"
+    with open(ballast, "wb") as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        except OSError:
+            pass
+    said = pool.run_all([second], 1)[second.name]
+    assert "No space left on device" in said + (runner.record_of(second.folder).get("cause") or "")
+    assert not runner.finished(second)
+    assert {p: p.read_bytes() for p in before} == before
+    assert [row["method"] for row in report.collect([])] == [first.method]
+    ballast.unlink()
+    assert pool.run_all([second], 1)[second.name] == "done"
+
+
+def wait_for(condition, seconds=90):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
