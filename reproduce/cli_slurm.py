@@ -21,11 +21,11 @@ from .cli import (
 )  # fmt: skip
 from .experiments import BadInput, Run
 from .lock import Busy
-from .pool import BUSY
 from .stopping import CAUSES
 
 __all__ = ["cancel", "carry_out", "prepare", "submit", "work"]
 
+BUSY = 75  # exit code that says: try again later (EX_TEMPFAIL)
 PASSED_ON = ("partition", "account", "qos", "constraint", "mem", "cpus-per-task")
 
 
@@ -140,14 +140,14 @@ def work(manifest: Path, index: int) -> None:
     carry_out(runs[index])
 
 
-def carry_out(run: Run) -> None:
+def carry_out(run: Run, limit: float | None = None) -> None:
     """Execute a run as a batch job does: near its time limit it queues again, from its checkpoint.
 
     Raises:
         SystemExit: 1 if the run failed or was interrupted, 75 if another process works on it.
     """
     try:
-        ended = runner.execute(run)
+        ended = runner.execute(run, limit)
     except Busy as error:
         click.echo(f"reproduce: {error}", err=True)
         raise SystemExit(BUSY) from error
