@@ -16,11 +16,25 @@ from gfnlite.vae import VAE, VAEPosterior, pretrained
 
 from .experiments import ROOT, RUNS
 
-__all__ = ["RESULT", "TRUTH", "load_truth", "train", "truth"]
+__all__ = ["RESULT", "TRUTH", "load_truth", "prepare", "train", "truth"]
 
+WEIGHTS = Path(gl.__file__).with_name("data") / "vae.safetensors"
 RESULT = ROOT / "reproduce" / "results" / "vae" / "autoencoder.json"
 TRUTH = RESULT.with_name("truth.json")
+EPOCHS = 100  # the paper's
 DRAWS = 16  # of the latent, for each test image
+
+
+def prepare() -> None:
+    """Have MNIST and the autoencoder at hand, which is trained if its weights are not there.
+
+    Raises:
+        FileNotFoundError: if MNIST cannot be had.
+    """
+    for split in ("train", "test"):
+        mnist(split, "full")
+    if not WEIGHTS.is_file():
+        train(binary=False, epochs=EPOCHS)
 
 
 def train(binary: bool, epochs: int) -> dict:
@@ -39,7 +53,7 @@ def train(binary: bool, epochs: int) -> dict:
     began = time.perf_counter()
     model.fit(images.images, epochs, folder=RUNS / f".{name}-{epochs}")
     seconds = time.perf_counter() - began
-    model.save(Path(gl.__file__).with_name("data") / f"{name}.safetensors", half=True)
+    model.save(WEIGHTS.with_stem(name), half=True)
     shipped = pretrained(binary)  # as float16 left it
     generator = torch.Generator().manual_seed(0)
     elbo = torch.stack([
@@ -102,5 +116,4 @@ def truth() -> dict:
 
 
 def _digest() -> str:
-    weights = Path(gl.__file__).with_name("data") / "vae.safetensors"
-    return hashlib.sha256(weights.read_bytes()).hexdigest()
+    return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()

@@ -114,7 +114,7 @@ def bench(only: list[str], threads: list[int], repeats: int | None, quick: bool)
 
 @main.command()
 @click.option("--binary", is_flag=True, help="Pixels 0 or 1, drawn with the grey values.")
-@click.option("--epochs", default=100, show_default=True, type=click.IntRange(1))
+@click.option("--epochs", default=autoencoder.EPOCHS, show_default=True, type=click.IntRange(1))
 @click.option("--truth", is_flag=True, help="Only log p(x) of the evaluation images, anew.")
 def vae(binary: bool, epochs: int, truth: bool) -> None:
     """Train the autoencoder that comes with gfnlite, and write its test ELBO.

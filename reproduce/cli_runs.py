@@ -9,7 +9,7 @@ import click
 
 import gfnlite as gl
 
-from . import experiments, pool, runner, state
+from . import cli_slurm, experiments, pool, runner, state
 from .cli import (
     Several,
     chosen,
@@ -22,6 +22,7 @@ from .cli import (
     track_option,
 )  # fmt: skip
 from .display import watching
+from .provenance import slurm_ids
 
 
 @main.command("list", cls=Several)
@@ -149,7 +150,11 @@ def train(ctx, from_environment: bool, from_yaml: str | None, limit, dry_run: bo
     click.echo(
         f"{item.task}, {item.method}, {item.profile}, seed {item.seeds[0]}; other: {changes}"
     )
-    if not dry_run:
+    if dry_run:
+        return
+    if slurm_ids(os.environ):  # a job of its own, which Slurm warns, preempts and requeues
+        cli_slurm.carry_out(item, limit)
+    else:
         _execute([item], 1, limit)
 
 

@@ -73,12 +73,14 @@ class Run:
 
 
 def check(run: Run) -> None:
-    """Whether the package knows the run's settings, and its notebook takes them.
+    """Whether there is the run's notebook, which takes the settings, and the package knows them.
 
     Raises:
-        BadInput: for a setting that is unknown, of a wrong type, out of range or not taken, or for
-            a tracker that is unknown or whose package is missing.
+        BadInput: for a notebook that is not there, a setting that is unknown, of a wrong type, out
+            of range or not taken, or a tracker that is unknown, not taken or not installed.
     """
+    if "/" in run.notebook or not (NOTEBOOKS / f"{run.notebook}.py").is_file():
+        raise BadInput(f"notebook={run.notebook!r} is not in notebooks/")
     try:
         config = run.config
         if run.track:
@@ -96,6 +98,20 @@ def check(run: Run) -> None:
                 f"{name!r} is not a parameter of {run.notebook}; "
                 f"allowed: {', '.join(sorted(taken - OWN_PARAMETERS))}"
             )
+
+
+def check_seeds(where: str, profile: str, seeds) -> None:
+    """Whether `seeds` is a list of different seeds.
+
+    Raises:
+        BadInput: if not, naming `where` they are given.
+    """
+    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not whole or not seeds or len(set(seeds)) < len(seeds):
+        raise BadInput(
+            f"{where}: seeds={seeds!r} of profile {profile} must be a list of different "
+            "non-negative integers"
+        )
 
 
 def parameters(run: Run) -> dict[str, object]:
@@ -195,11 +211,9 @@ def _read(path: Path, profile: str, seeds: list[int] | None) -> list[Run]:
     for key in KEYS:
         if key not in data and key not in OPTIONAL:
             raise BadInput(f"{path.name}: the key {key!r} is missing")
-    if not (NOTEBOOKS / f"{data['notebook']}.py").is_file() or "/" in data["notebook"]:
-        raise BadInput(f"{path.name}: notebook={data['notebook']!r} is not in notebooks/")
     if seeds is None:
         seeds = data["seeds"].get(profile)
-    _check_seeds(path, profile, seeds)
+    check_seeds(path.name, profile, seeds)
     runs, tasks = [], data["task"]
     tasks = tasks if isinstance(tasks, list) else [tasks]
     for task, method in itertools.product(tasks, data["methods"]):
@@ -213,12 +227,3 @@ def _read(path: Path, profile: str, seeds: list[int] | None) -> list[Run]:
             raise BadInput(f"{path.name}: {error}") from error
         runs.append(run)
     return runs
-
-
-def _check_seeds(path: Path, profile: str, seeds) -> None:
-    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
-    if not whole or not seeds or len(set(seeds)) < len(seeds):
-        raise BadInput(
-            f"{path.name}: seeds={seeds!r} of profile {profile} must be a list of different "
-            "non-negative integers"
-        )

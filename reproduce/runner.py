@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -169,8 +170,14 @@ def _kernel_class(handle: int, stop: Stop, sockets: str) -> type[AsyncKernelMana
         connection_file = f"{sockets}/kernel.json"
 
         async def start_kernel(self, **options):
-            await super().start_kernel(**options, pass_fds=(handle,))
-            stop.kernel = self.provisioner.pid
+            # What is blocked now stays so in the kernel: Slurm sends SIGTERM to every process of
+            # a job that it ends, and a kernel that died of it could not save its checkpoint.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            try:
+                await super().start_kernel(**options, pass_fds=(handle,))
+                stop.kernel = self.provisioner.pid
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     return Kernel
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from . import experiments, runner
 from .display import fraction_done
 from .experiments import Run
+from .slurm import Queued, queue
 
 __all__ = ["Standing", "lines", "removable", "standing", "standings", "table"]
 
@@ -47,8 +48,8 @@ class Standing:
     note: str
 
 
-def standing(run: Run, queue: dict[str, str] | None = None) -> Standing:
-    """Where a run stands; `queue` is what Slurm says of runs, by their names."""
+def standing(run: Run, queued: Queued | None = None) -> Standing:
+    """Where a run stands; `queued` is what Slurm's queue says of it."""
     state, record = runner.status(run), runner.record_of(run.folder)
     missing = runner.missing_seeds(run)
     done = tuple(seed for seed in run.seeds if seed not in missing)
@@ -59,18 +60,16 @@ def standing(run: Run, queue: dict[str, str] | None = None) -> Standing:
     note = record.get("cause") or ""
     if state == "running":
         note = _place(record)
-    elif state != "done" and (queued := (queue or {}).get(run.name)):
-        state, note = "queued", queued
+    elif state != "done" and queued:  # locks may not reach from one node to another: it knows
+        state, note = ("running" if queued.running else "queued"), queued.words
     fraction = 0.0 if state == "missing" else fraction_done(run)
     return Standing(run, state, done, fraction, _elapsed(state, record), note)
 
 
 def standings(runs: Iterable[Run]) -> list[Standing]:
     """Where runs stand, Slurm's queue read once."""
-    from .slurm import queue
-
     queued = queue()
-    return [standing(run, queued) for run in runs]
+    return [standing(run, queued.get(run.name)) for run in runs]
 
 
 def table(found: list[Standing], everything: bool = False) -> Table:

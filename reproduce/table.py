@@ -24,8 +24,8 @@ def published(task: str) -> dict:
 
 
 def _published_name(task: str) -> str:
-    runs = (run for run in experiments.load("full") if run.task == task)
-    return next((run.published for run in runs), task)
+    named = (r.published for r in experiments.load("full") if r.task == task != r.published)
+    return next(named, task)
 
 
 def table(task: str, measured: list[dict], entries: dict | None = None) -> dict:

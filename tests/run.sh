@@ -3,13 +3,20 @@
 set -euo pipefail
 source "$(dirname "$0")/../reproduce/environment.sh"
 
-if ! command -v chromium >/dev/null && command -v apt-get >/dev/null; then
+PATH=$PATH:/usr/sbin:/sbin # where the daemons of Slurm are
+declare -A programs=([chromium]=chromium [slurmctld]=slurm-wlm [slurmd]=slurm-wlm [munged]=munge)
+packages=()
+for program in "${!programs[@]}"; do
+  command -v "$program" >/dev/null || packages+=("${programs[$program]}")
+done
+if [ ${#packages[@]} -gt 0 ] && command -v apt-get >/dev/null; then
   as_root=() # or sudo, where it asks for no password
   [ "$(id -u)" = 0 ] || as_root=(sudo -n)
   "${as_root[@]}" apt-get update -qq && "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y -qq --no-install-recommends chromium >/dev/null || true
+    apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null || true
 fi
 command -v chromium >/dev/null || echo "NO BROWSER: the tests of the built pages will be SKIPPED" >&2
+command -v slurmctld >/dev/null || echo "NO SLURM: the tests on a cluster will be SKIPPED" >&2
 
 ruff check .
 ruff format --check .

@@ -198,13 +198,9 @@ def test_a_full_disk_is_said_and_harms_nothing(small_disk):
     assert pool.run_all([first], 1)[first.name] == "done"
     before = {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()}
     ballast = small_disk / ".ballast"
-    with open(ballast, "wb") as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-                file.flush()
-        except OSError:
-            pass
+    with pytest.raises(OSError, match="No space"), open(ballast, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
     said = pool.run_all([second], 1)[second.name]
     assert "No space left on device" in said + (runner.record_of(second.folder).get("cause") or "")
     assert not runner.finished(second)

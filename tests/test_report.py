@@ -39,9 +39,10 @@ def house(tmp_path, monkeypatch):
 
 def runs(profile="quick", **kwargs):
     """The first two rows of the mixture that are run."""
-    found = experiments.load(profile, **kwargs)
-    methods = ("TB", "TB+Expl")
-    return [run for run in found if run.task == "25gmm" and run.method in methods]
+    found = []
+    for method in ("TB", "TB+Expl"):
+        found += experiments.load(profile, only=["task=25gmm", f"method={method}"], **kwargs)
+    return found
 
 
 def finish(run, shift=0.0, commit="0123abc", device="cpu", **changes):
