@@ -11,7 +11,7 @@ from pathlib import Path
 __all__ = ["Busy", "is_locked", "locked"]
 
 NAME = ".lock"
-PATIENCE = 5.0  # seconds; the kernel of a runner that was killed ends within two
+PATIENCE = 5.0  # seconds; a kernel whose runner was killed ends within two, on Linux at once
 
 
 class Busy(RuntimeError):

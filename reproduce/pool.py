@@ -4,11 +4,9 @@ The standard pools do not serve here: one worker that is killed breaks them. A p
 can die alone, and takes nothing with it but what it has done since its last checkpoint.
 """
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
@@ -17,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from . import runner
 from .experiments import Run
 from .lock import Busy
+from .stopping import end_with
 
 __all__ = ["Watcher", "cores", "gpus", "run_all"]
 
@@ -97,7 +96,7 @@ def _work(run: Run, device: str | None, limit: float | None, parent: int, tell: 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)  # not the parent's
     os.setsid()  # Ctrl-C reaches the parent alone, which passes it on
-    _end_with(parent)
+    end_with(parent, signal.SIGTERM)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     try:
@@ -112,15 +111,6 @@ def _work(run: Run, device: str | None, limit: float | None, parent: int, tell: 
         tell.send(f"failed, {error.strerror}: {error.filename}")
 
 
-def _end_with(parent: int) -> None:
-    """Have the system send SIGTERM when the parent dies; only Linux does."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before that
-            os._exit(1)
-
-
 def _end_of(run: Run, exit_code: int | None, told: Connection) -> str:
     """How a run ended, from its record; what killed its worker is written there for it."""
     with told:
@@ -130,7 +120,10 @@ def _end_of(run: Run, exit_code: int | None, told: Connection) -> str:
             except EOFError:  # it is dead, and said nothing
                 pass
     if exit_code is not None and exit_code < 0:
-        runner.amend(run, f"its process was killed by {signal.Signals(-exit_code).name}")
+        try:
+            runner.amend(run, f"its process was killed by {signal.Signals(-exit_code).name}")
+        except Busy:
+            return "busy"
     return runner.status(run)
 
 

@@ -1,6 +1,7 @@
 """One run: a notebook executed by papermill into its run folder, resumable at any moment."""
 
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from gfnlite.machine import device_name
 from .experiments import NOTEBOOKS, Run, parameters
 from .lock import is_locked, locked
 from .provenance import code_label, now, provenance
-from .stopping import Stop, Stopped, stoppable
+from .stopping import Stop, Stopped, end_with, stoppable
 
 __all__ = ["amend", "execute", "finished", "missing_seeds", "record_of", "status"]
 
@@ -87,7 +88,11 @@ def execute(run: Run, limit: float | None = None) -> str:
 
 
 def amend(run: Run, cause: str) -> None:
-    """Write into the record of a run whose process is no more why it ended."""
+    """Write into the record of a run whose process is no more why it ended.
+
+    Raises:
+        Busy: if another process works on it by now.
+    """
     with locked(run.folder):
         record = record_of(run.folder)
         if record.get("status") == "running":
@@ -170,16 +175,19 @@ def _kernel_class(handle: int, stop: Stop, sockets: str) -> type[AsyncKernelMana
         connection_file = f"{sockets}/kernel.json"
 
         async def start_kernel(self, **options):
-            # What is blocked now stays so in the kernel: Slurm sends SIGTERM to every process of
-            # a job that it ends, and a kernel that died of it could not save its checkpoint.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            try:
-                await super().start_kernel(**options, pass_fds=(handle,))
-                stop.kernel = self.provisioner.pid
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            prepare = functools.partial(_prepare_kernel, os.getpid())
+            await super().start_kernel(**options, pass_fds=(handle,), preexec_fn=prepare)
+            stop.kernel = self.provisioner.pid
 
     return Kernel
+
+
+def _prepare_kernel(runner: int) -> None:
+    """What the kernel's process does before it is Python."""
+    end_with(runner, signal.SIGKILL)
+    # Slurm sends SIGTERM to every process of a job that it ends: a kernel that died of it could not
+    # save its checkpoint when its runner interrupts it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
 def _cause(error: BaseException) -> str:

@@ -1,11 +1,13 @@
 """How a run is told to stop: its kernel is interrupted, saves its checkpoint, and ends."""
 
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["GRACE", "Stop", "Stopped", "stoppable"]
+__all__ = ["GRACE", "Stop", "Stopped", "end_with", "stoppable"]
 
 GRACE = 60.0  # seconds that a step may take to its end, and a checkpoint to be written
 # USR1 is what Slurm is asked to send ahead of a time limit.
@@ -71,3 +73,15 @@ def stoppable(limit: float | None = None) -> Iterator[Stop]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def end_with(parent: int, number: int) -> None:
+    """Have the system send this process a signal when its parent dies; only Linux does."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PARENT_DEATH_SIGNAL, number)
+        if os.getppid() != parent:  # it died before that
+            os._exit(1)
