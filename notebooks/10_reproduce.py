@@ -26,7 +26,7 @@
 # compare what came out with what is committed here.
 #
 # **You need** [Twenty-five modes](04_25gmm), and a shell. **Time**: 15 minutes to read; half a minute
-# to run on one CPU core. What the rows themselves take is [below](cost-of-rows).
+# to run on one CPU core. What the rows themselves take is {ref}`below <cost-of-rows>`.
 # :::
 
 # %% tags=["hide-input"]
@@ -61,7 +61,7 @@ ROOT = next(
 
 
 def shell(command):
-    """What a command that is typed in the repository says, its paths cut."""
+    """What a command says in the repository, its paths cut."""
     words = [sys.executable, *shlex.split(command)[1:]]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -228,7 +228,8 @@ def hours(run, gpu):
     except cost.Unknown:
         return None
 
-runs = [r for r in experiments.load("full") if isinstance(r.config, gl.Config)]
+runs = experiments.load("full")
+runs = [r for r in runs if isinstance(r.config, gl.Config)]
 rows = [[r.task, r.method, hours(r, False), hours(r, True)] for r in runs]
 print(json.dumps({"rows": rows, "names": seed_names.table()}))
 """
@@ -275,8 +276,8 @@ if alone:
     short, long = min(alone)[0], max(alone)[0]
     where = ", ".join(sorted({device for _, device in alone}))
     shared = (
-        f"{len(alone)} of these were on the {where} alone, up to seven at a "
-        "time sharing the one card as above: they took between "
+        f"{len(alone)} of these were on the {where} alone, up to seven at "
+        "a time sharing the one card as above: they took between "
         f"{short:.0f} and {long:.0f} minutes each, for all seeds."
     )
 Markdown(shared)
@@ -331,15 +332,15 @@ table(head, lines)
 # python -m reproduce prepare       # MNIST, for the rows of the autoencoder
 # ```
 #
-# **2. Look at what would be submitted**, with the partition and account that you have:
+# **2. Look at what would be submitted**, with the partition, account or memory that your cluster asks for:
 # ```bash
-# python -m reproduce submit --profile full --partition gpu --account me --dry-run
+# python -m reproduce submit --profile full --partition gpu --dry-run
 # ```
 #
-# **3. Submit**: an array with a task for each run, at most four at a time.
+# **3. Submit**: an array with a task for each run, at most four at a time; or on cores, without a GPU.
 # ```bash
 # python -m reproduce submit --profile full --time 8h --cap 4
-# python -m reproduce submit --only task=25gmm --gres none --mem 2G   # on cores
+# python -m reproduce submit --only task=25gmm --gres none --mem 2G
 # ```
 #
 # **4. Watch.** `status` shows folders and queue in one table. `cancel` takes all of it back, or some.
