@@ -332,7 +332,8 @@ table(head, lines)
 # python -m reproduce prepare       # MNIST, for the rows of the autoencoder
 # ```
 #
-# **2. Look at what would be submitted**, with the partition, account or memory that your cluster asks for:
+# **2. Look at what would be submitted**, with the partition, account or memory that your cluster
+# asks for:
 # ```bash
 # python -m reproduce submit --profile full --partition gpu --dry-run
 # ```
