@@ -71,7 +71,7 @@ def shell(command):
 def say(command):
     """Print it in lines that fit."""
     wrap = textwrap.TextWrapper(
-        86, subsequent_indent="    ", break_on_hyphens=False
+        76, subsequent_indent="    ", break_on_hyphens=False
     )
     print(
         *(wrap.fill(line) for line in shell(command).splitlines()), sep="\n"

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import gfnlite as gl
-from reproduce import experiments, runner
+from reproduce import experiments, runner, submission
 from reproduce.__main__ import main
 from reproduce.cli import chosen
 from reproduce.experiments import BadInput
@@ -128,6 +128,12 @@ def test_all_notebooks_that_train_take_a_tracker(wandb):
     untrained = next(run for run in tracked if not run.track)
     with pytest.raises(BadInput, match=f"{untrained.notebook} has no parameter 'track'"):
         experiments.check(replace(untrained, track="wandb"))
+
+
+def test_a_job_of_a_cluster_is_tracked_too(tmp_path, wandb):
+    (run,) = chosen(["task=25gmm", "method=TB+Expl"], "smoke", track="wandb")
+    gl.write_json(tmp_path / "array.json", [submission.entry(run)])
+    assert submission.read_manifest(tmp_path / "array.json") == [run] and run.track == "wandb"
 
 
 def test_it_reaches_the_training_in_a_notebook(tmp_path, monkeypatch):
