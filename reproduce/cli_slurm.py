@@ -1,6 +1,7 @@
 """Commands for a Slurm cluster: submit, work, cancel, prepare."""
 
 import math
+import os
 import re
 import shlex
 import signal
@@ -150,7 +151,7 @@ def carry_out(run: Run, limit: float | None = None) -> None:
         ended = runner.execute(run, limit)
     except Busy as error:
         click.echo(f"reproduce: {error}", err=True)
-        raise SystemExit(BUSY) from error
+        raise SystemExit(os.EX_TEMPFAIL) from error
     cause = runner.record_of(run.folder).get("cause")
     click.echo(f"{run.name}: {ended}" + (f", {cause}" if cause else ""), err=True)
     if ended == "interrupted" and cause == CAUSES[signal.SIGUSR1] and slurm.requeue():

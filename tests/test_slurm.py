@@ -390,6 +390,19 @@ def test_without_slurm_status_is_silent_and_commands_say_so(place, capsys, monke
     assert "squeue is not here" in refused(capsys, monkeypatch, "cancel")
 
 
+def test_a_damaged_record_hides_no_other_job(place, monkeypatch):
+    home, run = place("damage"), run_of("TB")
+    monkeypatch.setattr(slurm, "slurm", lambda *_, **__: "7|0|PENDING|(Priority)\n8|1|RUNNING|n1\n")
+    for name, job in {"1": "7", "2": "8"}.items():
+        folder = home / f"reproduce/runs/.slurm/{name}"
+        gl.write_json(folder / "submitted.json", {"array-0": job})
+        gl.write_json(folder / "array-0.json", [submission.entry(run)])
+    (folder / "submitted.json").write_text("{")
+    assert slurm.queue() == {run.name: slurm.Queued(False, "Slurm job 7_0 pending (Priority)")}
+    gl.write_json(folder / "submitted.json", {"array-0": "8"})  # a task that the manifest lacks
+    assert list(slurm.queue()) == [run.name]
+
+
 BAD_OPTIONS = {
     "reserved": (["--sbatch", "array=0-9"], "array: is set by `submit` itself"),
     "no option": (["--sbatch", "--wrap=ls"], "No such option|must be a long option|requires"),
