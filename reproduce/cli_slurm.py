@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from . import autoencoder, experiments, runner, slurm, state, submission
+from . import experiments, runner, slurm, state, submission
 from .cli import (
     Several,
     chosen,
@@ -188,6 +188,8 @@ def prepare() -> None:
 
     `submit` has this done before the runs that need it. Example: python -m reproduce prepare
     """
+    from . import autoencoder
+
     try:
         autoencoder.prepare()
     except FileNotFoundError as error:

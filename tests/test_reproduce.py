@@ -246,8 +246,8 @@ def test_a_bad_variable_is_one_line_and_exit_code_2(name, capsys, monkeypatch):
 @pytest.mark.parametrize("data, message", BAD_YAML.values(), ids=BAD_YAML)
 def test_bad_yaml_is_exit_code_2_for_every_command(house, data, message, capsys, monkeypatch):
     (house / "reproduce/experiments/fake.yaml").write_text(json.dumps(data))
-    for word in ("run", "list", "status"):
-        command_line = [word] if word == "list" else [word, "--profile", "quick"]
+    for word in ("run", "status", "submit"):
+        command_line = [word, "--profile", "quick"]
         test_a_bad_command_is_one_line_and_exit_code_2(command_line, message, capsys, monkeypatch)
 
 
@@ -385,11 +385,11 @@ def test_an_interrupted_run_is_marked_and_goes_on(house):
     worker = f"""
 import pathlib, sys
 sys.path.insert(0, {str(ROOT)!r})
-from reproduce import experiments, provenance, runner
+from reproduce import experiments, papers, provenance, runner
 home = pathlib.Path({str(house)!r})
 experiments.ROOT = runner.ROOT = home
 experiments.FOLDER, experiments.RUNS = home / "reproduce/experiments", home / "reproduce/runs"
-experiments.NOTEBOOKS = runner.NOTEBOOKS = provenance.NOTEBOOKS = home / "notebooks"
+experiments.NOTEBOOKS = papers.NOTEBOOKS = provenance.NOTEBOOKS = home / "notebooks"
 runner.execute(experiments.load("quick")[0])
 """
     child = subprocess.Popen([sys.executable, "-c", worker], stderr=subprocess.PIPE)
