@@ -60,6 +60,7 @@ method: str = "TB+Expl"  # a row of the paper's table: see gl.METHODS
 profile: str = os.environ.get("GFNLITE_PROFILE", "quick")
 seeds: list = [0]  # one independent training run each
 out_dir: str | None = None  # where everything is kept; None: nothing is
+track: str | None = None  # tensorboard or wandb: also log there
 steps: int | None = None  # transitions T of a trajectory
 iterations: int | None = None  # training steps
 batch_size: int | None = None  # trajectories in a training batch
@@ -136,7 +137,8 @@ Markdown("\n".join(lines))
 ensemble = gl.Ensemble(target, config=config, seeds=seeds)
 on_gpu = ensemble[0].device.type == "cuda"
 # All seeds as one program; on a GPU each step is one CUDA graph.
-ensemble.fit(folder=out_dir, compile=on_gpu)
+logs = gl.callbacks.named(track, out_dir)
+ensemble.fit(folder=out_dir, callbacks=logs, compile=on_gpu)
 evaluations = {}
 for sampler in ensemble:
     folder = Path(out_dir) / f"seed-{sampler.seed}" if out_dir else None

@@ -61,6 +61,7 @@ method: str = "TB+Expl+LP+LS"  # a row of the paper's table: gl.METHODS
 profile: str = os.environ.get("GFNLITE_PROFILE", "quick")
 seeds: list = [0]  # one independent training run each
 out_dir: str | None = None  # where everything is kept; None: nothing is
+track: str | None = None  # tensorboard or wandb: also log there
 steps: int | None = None  # transitions T of a trajectory
 iterations: int | None = None  # training steps
 batch_size: int | None = None  # trajectories in a training batch
@@ -233,7 +234,8 @@ Markdown("\n".join(lines))
 ensemble = gl.Ensemble(target, config=config, seeds=seeds)
 on_gpu = ensemble[0].device.type == "cuda"
 # All seeds as one program; on a GPU each step is one CUDA graph.
-ensemble.fit(folder=out_dir, compile=on_gpu)
+logs = gl.callbacks.named(track, out_dir)
+ensemble.fit(folder=out_dir, callbacks=logs, compile=on_gpu)
 folders = [out_dir and Path(out_dir) / f"seed-{seed}" for seed in seeds]
 evaluations = [
     gl.record(sampler, folder, n_samples)

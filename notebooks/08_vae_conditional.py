@@ -63,6 +63,7 @@ method: str = "VarGrad+LP+LV+Few"  # a name in gl.METHODS
 profile: str = os.environ.get("GFNLITE_PROFILE", "quick")
 seeds: list = [0]  # one independent training run each
 out_dir: str | None = None  # where everything is kept; None: nothing is
+track: str | None = None  # tensorboard or wandb: also log there
 steps: int | None = None  # transitions T; None: the preset's
 iterations: int | None = None  # training steps; None: the preset's
 lr: float | None = None  # learning rate; None: the preset's
@@ -250,7 +251,8 @@ gl.explore(
 # %%
 ensemble = gl.Ensemble(posterior, config=config, seeds=seeds)
 on_gpu = ensemble[0].device.type == "cuda"
-ensemble.fit(folder=out_dir, compile=on_gpu)
+logs = gl.callbacks.named(track, out_dir)
+ensemble.fit(folder=out_dir, callbacks=logs, compile=on_gpu)
 sampler = ensemble[0]
 print(
     f"{sampler.iteration:,} iterations, {sampler.seconds:.0f} s "

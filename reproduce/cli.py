@@ -1,13 +1,19 @@
 """What all commands share: the group, options that take several words, errors of one line."""
 
+import dataclasses
 import sys
 
 import click
 
+import gfnlite as gl
+
 from . import experiments
 from .experiments import BadInput
 
-__all__ = ["Several", "duration", "entry", "main", "only_option", "profile_option", "seeds_option"]
+__all__ = [
+    "Several", "chosen", "duration", "entry", "main", "only_option", "profile_option",
+    "seeds_option", "set_option", "track_option",
+]  # fmt: skip
 
 
 class Several(click.Command):
@@ -81,16 +87,27 @@ seeds_option = click.option(
 set_option = click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE…", help="Change settings: steps=50."
 )
+track_option = click.option(
+    "--track",
+    type=click.Choice(list(gl.callbacks.NAMES)),
+    help="Also log the trainings there; off by default. Files are in the run's folder.",
+)
 
 
-def chosen(only, profile, seeds=None, settings=()) -> list[experiments.Run]:
+def chosen(only, profile, seeds=None, settings=(), track=None) -> list[experiments.Run]:
     """The runs that a command's options name.
 
     Raises:
-        BadInput: for a name, a type or a range that is not allowed.
+        BadInput: for a name, a type or a range that is not allowed, or a tracker that is not here.
     """
     overrides = experiments.parse_settings(settings)
-    return experiments.load(profile, seeds, overrides, only)
+    runs = experiments.load(profile, seeds, overrides, only)
+    if track:  # those that train nothing, such as SMC, have nothing to log
+        trains = [run for run in runs if "track" in experiments.notebook_parameters(run.notebook)]
+        for run in trains:
+            experiments.check(dataclasses.replace(run, track=track))
+        runs = [dataclasses.replace(run, track=track if run in trains else "") for run in runs]
+    return runs
 
 
 def entry() -> None:

@@ -7,6 +7,8 @@ import time
 
 import click
 
+import gfnlite as gl
+
 from . import cli_slurm, experiments, pool, runner, state
 from .cli import (
     Several,
@@ -17,6 +19,7 @@ from .cli import (
     profile_option,
     seeds_option,
     set_option,
+    track_option,
 )  # fmt: skip
 from .display import watching
 from .provenance import slurm_ids
@@ -51,12 +54,17 @@ def list_runs(only: list[str]) -> None:
     "there are GPUs share these.",
 )
 @click.option("--limit", callback=duration, metavar="TIME", help="For each run: 30m, 2h.")
+@track_option
+@click.option("--profile-step", is_flag=True, help="Only say where a training step's time goes.")
 @click.option("--dry-run", is_flag=True, help="Check everything, and say what would run and cost.")
-def run(only, profile, seeds, settings, jobs, limit, dry_run: bool) -> None:
+def run(
+    only, profile, seeds, settings, jobs, limit, track, profile_step: bool, dry_run: bool
+) -> None:
     """Run experiments; finished ones are skipped, interrupted ones go on where they stopped.
 
     Ctrl-C, SIGTERM and the time limit save a checkpoint first; after a kill -9 the last one, at
-    most half a minute old, is gone on from.
+    most half a minute old, is gone on from. With --profile-step twenty steps of each run's training
+    are profiled, from its start: where the time goes is printed, a trace is left in its folder.
 
     Examples:
 
@@ -65,16 +73,32 @@ def run(only, profile, seeds, settings, jobs, limit, dry_run: bool) -> None:
       python -m reproduce run --only method=TB+Expl --seeds 0 --set steps=50 lr=1e-3
       python -m reproduce run --profile full --only task=manywell32 --jobs 4 --limit 8h
       python -m reproduce run --profile full --dry-run
+      python -m reproduce run --profile full --only task=25gmm --track tensorboard
+      python -m reproduce run --only task=25gmm method=TB+Expl --profile-step
     """
-    runs = chosen(only, profile, seeds, settings)
+    runs = chosen(only, profile, seeds, settings, track)
     waiting = [item for item in runs if not runner.finished(item)]
     if dry_run:
         _say_what_would_run(runs, waiting)
+        return
+    if profile_step:
+        _say_where_time_goes(runs)
         return
     for item in runs:
         if item not in waiting:
             click.echo(f"{item.name}: done already")
     _execute(waiting, jobs, limit)
+
+
+def _say_where_time_goes(runs) -> None:
+    from . import profiler
+
+    for item in runs:
+        if not isinstance(item.config, gl.Config):
+            click.echo(f"{item.name}: trains nothing, so there is no step to profile")
+            continue
+        for line in profiler.profile_steps(item).lines():
+            click.echo(line)
 
 
 def _execute(waiting, jobs: int | None, limit: float | None) -> None:

@@ -19,6 +19,7 @@ from .cli import (
     profile_option,
     seeds_option,
     set_option,
+    track_option,
 )  # fmt: skip
 from .experiments import BadInput, Run
 from .lock import Busy
@@ -78,8 +79,11 @@ def _passed_on(*names: str):
 @click.option(
     "--sbatch", multiple=True, metavar="KEY=VALUE…", help="Any other option of sbatch: exclude=n7."
 )
+@track_option
 @click.option("--dry-run", is_flag=True, help="Only print the commands and the batch script.")
-def submit(only, profile, seeds, settings, cap, gres, minutes, warning, sbatch, dry_run, **more):
+def submit(
+    only, profile, seeds, settings, cap, gres, minutes, warning, sbatch, track, dry_run, **more
+):
     """Submit runs to Slurm: an array with a task for each run, which trains all its seeds.
 
     Finished runs, and those that run or wait already, are left out. A run that comes near its time
@@ -104,7 +108,7 @@ def submit(only, profile, seeds, settings, cap, gres, minutes, warning, sbatch, 
         None if gres == "none" else gres, minutes, cap, warning, settings=wanted
     )
     waiting = []
-    for one in state.standings(chosen(only, profile, seeds, settings)):
+    for one in state.standings(chosen(only, profile, seeds, settings, track)):
         if runner.finished(one.run):
             click.echo(f"{one.run.name}: done already")
         elif one.state in ("running", "queued"):

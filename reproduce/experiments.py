@@ -26,7 +26,7 @@ KEYS = {
 OPTIONAL = ("overrides", "published")
 # Parameters that a run sets itself; the others of a notebook are overrides of its preset, and
 # `settings`, if it has that, takes every setting that has no parameter of its own.
-OWN_PARAMETERS = {"task", "method", "profile", "seeds", "out_dir", "settings"}
+OWN_PARAMETERS = {"task", "method", "profile", "seeds", "out_dir", "track", "settings"}
 
 
 class BadInput(ValueError):
@@ -44,6 +44,7 @@ class Run:
     notebook: str
     overrides: Mapping[str, object]
     published: str = ""  # the paper's table in published.json; by default the task's name
+    track: str = ""  # tensorboard or wandb: also log there; no part of what the run is
 
     def __post_init__(self):
         object.__setattr__(self, "published", self.published or self.task)
@@ -74,18 +75,22 @@ def check(run: Run) -> None:
     """Whether there is the run's notebook, which takes the settings, and the package knows them.
 
     Raises:
-        BadInput: for a notebook that is not there, or a setting that is unknown, of a wrong type,
-            out of range or not taken.
+        BadInput: for a notebook that is not there, a setting that is unknown, of a wrong type, out
+            of range or not taken, or a tracker that is unknown, not taken or not installed.
     """
     if "/" in run.notebook or not (NOTEBOOKS / f"{run.notebook}.py").is_file():
         raise BadInput(f"notebook={run.notebook!r} is not in notebooks/")
     try:
         config = run.config
-    except (ValueError, TypeError) as error:
+        if run.track:
+            gl.callbacks.check(run.track)
+    except (ValueError, TypeError, ImportError) as error:
         raise BadInput(str(error)) from error
     taken = notebook_parameters(run.notebook)
     if not taken <= OWN_PARAMETERS | set(config.describe()):
         raise BadInput(f"method={run.method!r} is not one that {run.notebook} runs")
+    if run.track and "track" not in taken:
+        raise BadInput(f"track={run.track!r}: {run.notebook} has no parameter 'track'")
     for name in run.overrides:
         if name not in taken and "settings" not in taken:
             raise BadInput(
@@ -115,6 +120,7 @@ def parameters(run: Run) -> dict[str, object]:
     given = {"task": run.task, "method": run.method, "profile": run.profile}
     given |= {"seeds": list(run.seeds), "out_dir": str(run.folder)}
     given |= {name: value for name, value in run.overrides.items() if name in taken}
+    given |= {"track": run.track} if run.track else {}
     rest = {name: value for name, value in run.overrides.items() if name not in taken}
     return given | ({"settings": rest} if rest else {})
 

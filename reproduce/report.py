@@ -34,6 +34,8 @@ def collect(notes: list[str]) -> list[dict]:
     """A row for each finished run under reproduce/runs; what is left out is said in `notes`."""
     rows = []
     for folder in sorted(experiments.RUNS.glob("[!.]*/")):  # ".bench" is no run
+        if not (folder / "config.json").exists():  # nothing ran there: perhaps steps were profiled
+            continue
         try:
             rows.append(_row(folder))
         except BadInput as reason:

@@ -128,7 +128,11 @@ def _run(said: Iterable[tuple[Row, str, object]]) -> Run:
     if "ls_steps" in settings:
         settings.setdefault("ls_burn_in", settings["ls_steps"] // 2)  # as the paper has it
     notebook = next(book for start, book in NOTEBOOKS.items() if task.startswith(start))
-    run = Run(task, method, profile, (by_option.get("seeds", 0),), notebook, settings)
+    track = by_option.get("track", "")
+    if track and "disable_wandb" in values:
+        raise BadInput(f"{labels['track'][0]} and disable_wandb contradict each other")
+    seeds = (by_option.get("seeds", 0),)
+    run = Run(task, method, profile, seeds, notebook, settings, track=track)
     _check(run, labels)
     if factor is not None:
         variance = run.config.steps * factor * factor  # T steps of dt = 1 / T add e dt each

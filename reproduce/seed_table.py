@@ -22,10 +22,6 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 SWITCH = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
     ("", "0", "false", "no", "off"), False
 )
-TRACKING = (
-    "is not needed: nothing is sent anywhere. Metrics and history are in the run's folder; to log "
-    "a training of your own, give fit() callbacks=[gl.callbacks.wandb()]"
-)
 
 
 def _number(value) -> float:
@@ -78,12 +74,9 @@ def _always(read: Callable, fixed) -> Callable:
     return check
 
 
-def _tracking(off: bool) -> Callable:
-    def check(value):
-        if _switch(value) != off:
-            raise ValueError(TRACKING)
-
-    return check
+def _off(value) -> None:
+    if not _switch(value):
+        raise ValueError("must be true: nothing is logged anywhere else unless use_wandb is said")
 
 
 @dataclass(frozen=True)
@@ -132,6 +125,8 @@ ROWS = (
     Row("profile", "profile", "smoke, quick or full (the paper's); without it: full",
         _one_of({name: name for name in gl.PROFILES})),
     Row("seed", "seeds", "the run's only seed; without it: 0", _seed),
+    Switch("use_wandb", "track", "log to Weights & Biases too; WANDB_MODE=offline works",
+        lambda value: "wandb" if _switch(value) else ""),
     # the method
     Row("mode_fwd", METHOD, "the loss, as a row of the paper's tables; subtb looks forward",
         _one_of({name: {part} for name, part in OBJECTIVES.items()})),
@@ -175,8 +170,7 @@ ROWS = (
     Row("subtb_lambda", "subtb_lambda", "weight of a part by its length", _number),
     Row("repeats", "repeats", "trajectories per condition", _whole),
     # nothing to choose
-    Switch("disable_wandb", "-", "nothing is sent anywhere", _tracking(off=True)),
-    Switch("use_wandb", "-", "refused, with what to do instead", _tracking(off=False)),
+    Switch("disable_wandb", "-", "it is off unless use_wandb is said", _off),
     Switch("partial_energy", "-", "always so with subtb", _always(_switch, True)),
     Switch("conditional_flow_model", "-", "always so with subtb", _always(_switch, True)),
     Switch("exploration_wd", "-", "exploration always fades", _always(_switch, True)),

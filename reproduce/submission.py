@@ -25,7 +25,7 @@ OWN = set(
 
 KINDS = {  # what stands in a manifest for each run
     "task": str, "method": str, "profile": str, "seeds": list, "notebook": str,
-    "overrides": dict, "published": str, "name": str,
+    "overrides": dict, "published": str, "track": str, "name": str,
 }  # fmt: skip
 
 

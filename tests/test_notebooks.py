@@ -135,7 +135,8 @@ def test_overrides_of_the_25gmm_notebook_are_settings_and_off_by_default():
     names = parameters(path)
     fixed = {"task": "str", "method": "str", "profile": "str", "seeds": "list"}
     assert {name: names.pop(name) for name in fixed} == fixed
-    assert names.pop("out_dir") == "str | None" and names.pop("settings") == "dict"
+    assert names.pop("out_dir") == names.pop("track") == "str | None"
+    assert names.pop("settings") == "dict"
     hints = {field.name: field.type for field in dataclasses.fields(gl.Config)}
     for name, annotation in names.items():
         kind = hints[name].__name__ if isinstance(hints[name], type) else str(hints[name])

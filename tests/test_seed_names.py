@@ -20,7 +20,9 @@ from reproduce.experiments import BadInput, Run
 from reproduce.seed_table import ENERGIES, ROWS, Switch
 
 ROOT = Path(__file__).parent.parent
-PARAMETERS = "task: str = ''\nsteps: int | None = None\nsettings: dict = {}"
+PARAMETERS = (
+    "task: str = ''\ntrack: str | None = None\nsteps: int | None = None\nsettings: dict = {}"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +34,7 @@ def notebooks(tmp_path, monkeypatch):
         source = f'# %% tags=["parameters"]\n{PARAMETERS}'
         jupytext.write(jupytext.reads(source, "py:percent"), tmp_path / f"notebooks/{name}.py")
     experiments.notebook_parameters.cache_clear()
+    monkeypatch.setattr(gl.callbacks, "check", lambda name: None)  # whatever is installed
     yield
     experiments.notebook_parameters.cache_clear()
 
@@ -42,6 +45,7 @@ MEANS = {
     "energy": ("many_well", "task", "manywell32"),
     "profile": ("quick", "profile", "quick"),
     "seed": ("12345", "seeds", (12345,)),
+    "use_wandb": ("", "track", "wandb"),
     "mode_fwd": ("tb-avg", "method", "VarGrad+Expl+LS"),
     "use_trajectory_balance": ("true", "method", "TB+Expl+LS"),
     "exploration": ("local_search", "method", "TB+Expl+LS"),
@@ -72,7 +76,6 @@ MEANS = {
     "subtb_lambda": ("3", "subtb_lambda", 3.0),
     "repeats": ("5", "repeats", 5),
     "disable_wandb": ("", "-", None),
-    "use_wandb": ("false", "-", None),
     "partial_energy": ("", "-", None),
     "conditional_flow_model": ("", "-", None),
     "exploration_wd": ("", "-", None),
@@ -166,6 +169,18 @@ def test_the_paper_s_own_commands_are_its_rows_unchanged(words, method):
     assert run == Run("25gmm", method, "full", (0,), "04_25gmm", {})
 
 
+def test_wandb_is_off_unless_it_is_asked_for():
+    assert seed_names.from_flags(["--use_wandb=false"]).track == ""
+    plain = seed_names.from_flags([])
+    assert seed_names.from_flags(["--disable_wandb"]) == plain and plain.track == ""
+    tracked = seed_names.from_environment({"USE_WANDB": "1"})
+    assert tracked.folder == plain.folder  # it is the same run
+    one_error(
+        lambda: seed_names.from_flags(["--disable_wandb", "--use_wandb"]),
+        "--use_wandb='true' and disable_wandb contradict each other",
+    )
+
+
 def test_a_factor_of_exploration_is_a_variance_whatever_the_steps():
     for steps, factor, variance in [("50", "0.2", 2.0), ("100", "0.1", 1.0), ("25", "2", 100.0)]:
         run = seed_names.from_flags(["--T", steps, "--exploration_factor", factor])
@@ -234,8 +249,8 @@ BAD_VALUES = [
     ("--use_amp", "maybe", "must be true or false"),
     ("--local_search", "2", "must be true or false"),
     ("--local_search", "`touch /tmp/x`", "must be true or false"),
-    ("--disable_wandb", "no", "nothing is sent anywhere"),
-    ("--use_wandb", "true", "nothing is sent anywhere"),
+    ("--disable_wandb", "no", "must be true: nothing is logged anywhere else"),
+    ("--use_wandb", "maybe", "must be true or false"),
     ("--lr_policy", "fast", "must be a finite number"),
     ("--lr_policy", "inf", "must be a finite number"),
     ("--lr_policy", "1e400", "must be a finite number"),

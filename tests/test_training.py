@@ -276,9 +276,10 @@ def test_callbacks_of_the_trackers_write_numbers(monkeypatch, tmp_path):
     writer = SimpleNamespace(
         add_scalar=lambda name, value, step: written.append((name, value, step)),
         flush=lambda: None,
+        close=lambda: None,
     )
-    board = SimpleNamespace(SummaryWriter=lambda folder: writer)
-    run = SimpleNamespace(log=lambda values, step: written.append((values, step)))
+    board = SimpleNamespace(SummaryWriter=lambda folder, purge_step: writer)
+    run = SimpleNamespace(log=lambda values, step: written.append((values, step)), finish=None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **options: run))
     callbacks = [gl.callbacks.tensorboard(tmp_path), gl.callbacks.wandb(mode="offline")]

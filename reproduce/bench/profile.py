@@ -8,7 +8,7 @@ from .measure import Progress
 from .sizes import Sizes
 from .tasks import Step, ours, sampler, trainer
 
-__all__ = ["KINDS", "measure"]
+__all__ = ["KINDS", "kind_of", "measure"]
 
 # By what a profiler's name contains, the first that fits; what fits none is "bookkeeping": Python,
 # views, autograd's own work.
@@ -46,7 +46,7 @@ def measure(sizes: Sizes, progress: Progress) -> Iterator[dict]:
                     call()
             spent, operations = dict.fromkeys([*KINDS, "bookkeeping"], 0.0), 0
             for event in profiler.key_averages():
-                spent[_kind(event.key)] += 1e-3 * event.self_cpu_time_total / steps
+                spent[kind_of(event.key)] += 1e-3 * event.self_cpu_time_total / steps
                 operations += event.count / steps if event.key.startswith("aten::") else 0
             yield {
                 "task": task, "step": "TB+Expl forward", "variant": name, "unit": "ms",
@@ -54,7 +54,8 @@ def measure(sizes: Sizes, progress: Progress) -> Iterator[dict]:
             }  # fmt: skip
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
+    """The kind of an operation, by the profiler's name for it."""
     if not name.startswith("aten::") and "dam" not in name and "Optimizer" not in name:
         return "bookkeeping"
     fits = (kind for kind, parts in KINDS.items() if any(part in name for part in parts))
