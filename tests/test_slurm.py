@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from slurm_one_node import missing, one_node_slurm
 
 import gfnlite as gl
-from reproduce import autoencoder, experiments, runner, slurm, state, submission
+from reproduce import autoencoder, experiments, papers, runner, slurm, state, submission
 from reproduce.__main__ import entry, main
 from reproduce.lock import locked
 
@@ -90,7 +90,7 @@ def place(tmp_path_factory):
         jupytext.write(jupytext.reads(source, "py:percent"), home / "notebooks/tiny.py")
         for module, names in {
             experiments: ("ROOT", "FOLDER", "NOTEBOOKS", "RUNS"),
-            runner: ("NOTEBOOKS",),
+            papers: ("NOTEBOOKS",),
             submission: ("SCRIPT",),
         }.items():
             for name in names:
