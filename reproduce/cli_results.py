@@ -6,7 +6,7 @@ import click
 
 from gfnlite.files import write_bytes
 
-from . import autoencoder, drift, experiments, export, report
+from . import autoencoder, experiments
 from .bench import schedule
 from .cli import Several, main, only_option
 
@@ -14,6 +14,8 @@ from .cli import Several, main, only_option
 @main.command()
 def collect() -> None:
     """Print the table of all finished runs on this machine, and keep it for the results page."""
+    from . import report
+
     rows = _collected()
     report.write_local(rows)
     click.echo(report.text_table(rows) if rows else "no finished runs: start with `run`")
@@ -39,6 +41,8 @@ def write_report(allow_dirty: bool, replace: bool, form: str | None, output: str
       python -m reproduce report
       python -m reproduce report --format latex --output tables.tex
     """
+    from . import export, report
+
     if form:
         made = export.text(report.read_committed().values(), form)
         if output:
@@ -67,6 +71,8 @@ def check_drift(only: list[str]) -> None:
       python -m reproduce run --profile quick --only task=25gmm method=TB+Expl
       python -m reproduce drift --only task=25gmm
     """
+    from . import drift
+
     said, code = drift.check(only)
     click.echo(said.rstrip("\n"))
     raise SystemExit(code)
@@ -134,6 +140,8 @@ def vae(binary: bool, epochs: int, truth: bool) -> None:
 
 
 def _collected() -> list[dict]:
+    from . import report
+
     notes: list[str] = []
     rows = report.collect(notes)
     for note in notes:

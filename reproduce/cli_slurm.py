@@ -1,6 +1,7 @@
 """Commands for a Slurm cluster: submit, work, cancel, prepare."""
 
 import math
+import os
 import re
 import shlex
 import signal
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from . import autoencoder, experiments, runner, slurm, state, submission
+from . import experiments, runner, slurm, state, submission
 from .cli import (
     Several,
     chosen,
@@ -154,7 +155,7 @@ def carry_out(run: Run, limit: float | None = None) -> None:
         ended = runner.execute(run, limit)
     except Busy as error:
         click.echo(f"reproduce: {error}", err=True)
-        raise SystemExit(BUSY) from error
+        raise SystemExit(os.EX_TEMPFAIL) from error
     cause = runner.record_of(run.folder).get("cause")
     click.echo(f"{run.name}: {ended}" + (f", {cause}" if cause else ""), err=True)
     if ended == "interrupted" and cause == CAUSES[signal.SIGUSR1] and slurm.requeue():
@@ -191,6 +192,8 @@ def prepare() -> None:
 
     `submit` has this done before the runs that need it. Example: python -m reproduce prepare
     """
+    from . import autoencoder
+
     try:
         autoencoder.prepare()
     except FileNotFoundError as error:

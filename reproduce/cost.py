@@ -46,15 +46,18 @@ class Cost:
 
 
 def estimate(run: Run) -> Cost:
-    """The cost of training the run's missing seeds: measured, else estimated, else unknown."""
-    row = _measured(run)
-    if row:
-        seconds, source = row["metrics"]["seconds"]["mean"], f"measured on {row['device']}"
-    else:
-        try:
-            seconds, source = estimated(run, gpu=torch.cuda.is_available())
-        except Unknown as reason:
-            return Cost(None, None, f"unknown: {reason}")
+    """The cost of training the run's missing seeds on this kind of machine.
+
+    Measured if a row of the results was made on one (CPU or GPU), else estimated, else unknown.
+    """
+    row, gpu = _measured(run), torch.cuda.is_available()
+    try:
+        if row and gpu == (row["device"] != "cpu"):
+            seconds, source = row["metrics"]["seconds"]["mean"], f"measured on {row['device']}"
+        else:
+            seconds, source = estimated(run, gpu)
+    except Unknown as reason:
+        return Cost(None, None, f"unknown: {reason}")
     return Cost(seconds, seconds * len(runner.missing_seeds(run)), source)
 
 

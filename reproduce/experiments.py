@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-import jupytext
 import yaml
 
 import gfnlite as gl
@@ -106,11 +105,12 @@ def check_seeds(where: str, profile: str, seeds) -> None:
     Raises:
         BadInput: if not, naming `where` they are given.
     """
-    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
-    if not whole or not seeds or len(set(seeds)) < len(seeds):
+    given = seeds if isinstance(seeds, list) else []
+    whole = all(type(seed) is int and 0 <= seed < 2**32 for seed in given)
+    if not whole or not given or len(set(given)) < len(given):
         raise BadInput(
-            f"{where}: seeds={seeds!r} of profile {profile} must be a list of different "
-            "non-negative integers"
+            f"{where}: seeds={seeds!r} of profile {profile} must be a list of different integers "
+            "from 0 to 4294967295"
         )
 
 
@@ -158,8 +158,8 @@ def select(runs: list[Run], only: Sequence[str]) -> list[Run]:
         BadInput: for another key, or a value that no run has.
     """
     for condition in only:
-        key, _, value = condition.partition("=")
-        if key not in ("task", "method"):
+        key, equals, value = condition.partition("=")
+        if key not in ("task", "method") or not equals:
             raise BadInput(f"--only {condition}: must be task=NAME or method=NAME")
         known = sorted({getattr(run, key) for run in runs})
         runs = [run for run in runs if getattr(run, key) == value]
@@ -172,7 +172,7 @@ def parse_settings(pairs: list[str]) -> dict[str, object]:
     """`["steps=50", "lr=1e-3"]` as values, numbers as numbers.
 
     Raises:
-        BadInput: for text that is not KEY=VALUE.
+        BadInput: for text that is not KEY=VALUE, or whose value is not YAML.
     """
     settings = {}
     for pair in pairs:
@@ -181,15 +181,19 @@ def parse_settings(pairs: list[str]) -> dict[str, object]:
             raise BadInput(f"--set {pair}: must be NAME=VALUE, such as steps=50")
         # YAML reads 1e-3 as text; on a command line it can only be meant as a number.
         number = re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text)
-        settings[key] = float(text) if number else yaml.safe_load(text)
+        try:
+            settings[key] = float(text) if number else yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise BadInput(f"--set {pair}: not valid as a value of YAML") from error
     return settings
 
 
 @cache
 def notebook_parameters(notebook: str) -> frozenset[str]:
     """Names in the notebook's parameters cell (papermill's own reader misses `int | None`)."""
-    cells = jupytext.read(NOTEBOOKS / f"{notebook}.py").cells
-    source = "\n".join(c.source for c in cells if "parameters" in c.metadata.get("tags", []))
+    cells = re.split(r"^# %%", (NOTEBOOKS / f"{notebook}.py").read_text(), flags=re.MULTILINE)
+    marked = (cell.partition("\n") for cell in cells)
+    source = "\n".join(code for head, _, code in marked if '"parameters"' in head)
     return frozenset(node.target.id for node in ast.parse(source).body)
 
 

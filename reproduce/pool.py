@@ -4,6 +4,7 @@ The standard pools do not serve here: one worker that is killed breaks them. A p
 can die alone, and takes nothing with it but what it has done since its last checkpoint.
 """
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -85,6 +86,7 @@ def _start(run: Run, device: str | None, limit: float | None) -> tuple[BaseProce
     # Forked, it has all modules at hand; spawned (where there is no fork) it takes seconds.
     kinds = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if "fork" in kinds else "spawn")
+    importlib.import_module(".papers", __package__)  # here, once
     told, tell = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(run, device, limit, os.getpid(), tell))
     process.start()

@@ -15,7 +15,7 @@ from pathlib import Path
 import gfnlite as gl
 from gfnlite.files import as_json, write_bytes
 
-from . import experiments, export, forest, reasons
+from . import experiments, export, reasons
 from .experiments import BadInput, Run
 from .table import published, table
 
@@ -160,6 +160,8 @@ def _planned() -> set[str]:
 
 def _write(result: dict) -> list[Path]:
     """Results as JSON, CSV and figure; returns what has changed."""
+    from . import forest  # draws, which takes a second to import
+
     path = FOLDER / f"{result['task']}.json"
     # The figure takes a second: only where there is news, or none yet.
     written = _changed(path, as_json(result))

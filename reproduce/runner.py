@@ -1,44 +1,22 @@
 """One run: a notebook executed by papermill into its run folder, resumable at any moment."""
 
 import dataclasses
-import functools
 import json
-import logging
-import os
 import re
 import resource
-import signal
-import sys
-import tempfile
 import time
 import traceback
 from pathlib import Path
 
-import jupytext
-import nbformat
-import papermill
-from jupyter_client import AsyncKernelManager
-
 import gfnlite as gl
 from gfnlite.machine import device_name
 
-from .experiments import NOTEBOOKS, Run, parameters
+from .experiments import Run
 from .lock import is_locked, locked
 from .provenance import code_label, now, provenance
-from .stopping import Stop, Stopped, end_with, stoppable
+from .stopping import Stop, Stopped, stoppable
 
 __all__ = ["amend", "execute", "finished", "missing_seeds", "record_of", "status"]
-
-# It warns of parameters written `int | None`, which its reader misses; ours were checked before.
-logging.getLogger("papermill").setLevel(logging.ERROR)
-
-START_TIMEOUT = 180  # a kernel that starts on a busy machine
-CELL_TIMEOUT = 7 * 24 * 3600  # a cell may train for days; a hung kernel must still end one day
-LESSON = "lesson"  # cells with this tag only teach: a batch run leaves them out
-LAST_CELL = """\
-from gfnlite.machine import machine
-
-gl.write_json(f"{out_dir}/machine.json", machine())"""
 
 
 def finished(run: Run) -> bool:
@@ -102,6 +80,8 @@ def amend(run: Run, cause: str) -> None:
 
 
 def _execute(run: Run, handle: int, stop: Stop) -> str:
+    from . import papers  # seconds to import, and only a run needs it
+
     folder, before = run.folder, record_of(run.folder)
     config = {"task": run.task, "method": run.method, "profile": run.profile}
     config |= {"notebook": run.notebook, "overrides": dict(run.overrides)}
@@ -112,7 +92,7 @@ def _execute(run: Run, handle: int, stop: Stop) -> str:
     gl.write_json(folder / "run.json", record)
     started = time.monotonic()
     try:
-        _papermill(run, handle, stop)
+        papers.execute_notebook(run, handle, stop)
         missing = missing_seeds(run)
         if missing:
             raise RuntimeError(f"the notebook ended without metrics.json for seeds {missing}")
@@ -130,64 +110,6 @@ def _execute(run: Run, handle: int, stop: Stop) -> str:
         record |= _told(run)
         gl.write_json(folder / "run.json", record)
     return record["status"]
-
-
-def _papermill(run: Run, handle: int, stop: Stop) -> None:
-    output, temporary = run.folder / "notebook.ipynb", run.folder / ".notebook.ipynb"
-    os.environ["GFNLITE_STATIC"] = "1"  # nobody moves a slider
-    try:
-        # Sockets in a folder of their own: ports of kernels that start together can collide.
-        with tempfile.TemporaryDirectory(prefix="reproduce-") as sockets:
-            papermill.execute_notebook(
-                _notebook(run),
-                str(temporary),
-                parameters(run),
-                kernel_name="python3",
-                language="python",
-                cwd=str(NOTEBOOKS),
-                progress_bar=False,  # the training's own bar says more, and comes through stderr
-                stderr_file=sys.stderr,
-                start_timeout=START_TIMEOUT,
-                execution_timeout=CELL_TIMEOUT,
-                on_cell_start=stop.check,
-                kernel_manager_class=_kernel_class(handle, stop, sockets),
-                shutdown_kernel="immediate",  # all is written; a polite end prints an interrupt
-            )
-    finally:  # after a failure too: the executed cells show what went wrong
-        stop.kernel = None
-        if temporary.exists():
-            os.replace(temporary, output)
-
-
-def _notebook(run: Run) -> nbformat.NotebookNode:
-    """The chapter without its lessons, and a last cell that says what it ran on."""
-    notebook = jupytext.read(NOTEBOOKS / f"{run.notebook}.py")
-    notebook.cells = [c for c in notebook.cells if LESSON not in c.metadata.get("tags", [])]
-    notebook.cells.append(nbformat.v4.new_code_cell(LAST_CELL))
-    return notebook
-
-
-def _kernel_class(handle: int, stop: Stop, sockets: str) -> type[AsyncKernelManager]:
-    class Kernel(AsyncKernelManager):
-        """Has the run's lock as long as it lives, and can be interrupted from outside."""
-
-        transport, ip = "ipc", f"{sockets}/kernel"
-        connection_file = f"{sockets}/kernel.json"
-
-        async def start_kernel(self, **options):
-            prepare = functools.partial(_prepare_kernel, os.getpid())
-            await super().start_kernel(**options, pass_fds=(handle,), preexec_fn=prepare)
-            stop.kernel = self.provisioner.pid
-
-    return Kernel
-
-
-def _prepare_kernel(runner: int) -> None:
-    """What the kernel's process does before it is Python."""
-    end_with(runner, signal.SIGKILL)
-    # Slurm sends SIGTERM to every process of a job that it ends: a kernel that died of it could not
-    # save its checkpoint when its runner interrupts it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
 def _cause(error: BaseException) -> str:

@@ -102,7 +102,7 @@ def _ours() -> list[_Row]:
         job, task, state, reason = line.split("|", 3)
         task = task if task.isdecimal() else ""
         if job in known and state != "COMPLETING":  # it ends
-            run = known[job][int(task)] if task else None
+            run = dict(enumerate(known[job])).get(int(task)) if task else None
             rows.append(_Row(job, task, state, reason.strip("()"), run))
     return rows
 
@@ -110,9 +110,12 @@ def _ours() -> list[_Row]:
 def _submitted() -> Iterator[tuple[str, list[dict]]]:
     """Ids of all jobs ever submitted from here, oldest first, each with its manifest's entries."""
     for record in sorted((experiments.RUNS / ".slurm").glob("*/submitted.json")):
-        for name, job in json.loads(record.read_text()).items():
-            manifest = record.with_name(f"{name}.json")
-            yield job, json.loads(manifest.read_text()) if name.startswith("array") else []
+        try:
+            for name, job in json.loads(record.read_text()).items():
+                manifest = record.with_name(f"{name}.json")
+                yield job, json.loads(manifest.read_text()) if manifest.exists() else []
+        except (OSError, ValueError):
+            continue  # damaged: no job can be told from it
 
 
 def run_of(entry: dict) -> Run:

@@ -10,7 +10,7 @@ import jupytext
 import pytest
 import torch
 
-from reproduce import experiments, provenance, report, runner
+from reproduce import experiments, papers, provenance, report
 
 torch.set_num_threads(1)
 
@@ -68,7 +68,7 @@ def build_house(tmp_path, monkeypatch):
         jupytext.write(jupytext.reads(source, "py:percent"), tmp_path / "notebooks/fake.py")
         for module, names in {
             experiments: ("ROOT", "FOLDER", "NOTEBOOKS", "RUNS"),
-            runner: ("NOTEBOOKS",),
+            papers: ("NOTEBOOKS",),
             provenance: ("ROOT", "NOTEBOOKS"),
             report: ("FOLDER",),
         }.items():

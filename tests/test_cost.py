@@ -44,9 +44,12 @@ def test_estimates_are_within_a_factor_of_two_of_what_was_measured(run, row):
     assert row["device"] in source and "estimated" in source
 
 
-def test_what_was_measured_is_taken_and_says_on_what(here):
+def test_what_was_measured_is_taken_and_says_on_what(here, monkeypatch):
     rows = json.loads((report.FOLDER / "25gmm.json").read_text())["rows"]
     (row,) = [r for r in rows if (r["method"], r["profile"]) == ("TB+Expl", "full")]
+    assert "NVIDIA" in row["device"]  # so on a CPU it says nothing
+    assert cost.estimate(RUN).source.startswith("estimated from the benchmark on cpu")
+    monkeypatch.setattr(cost.torch.cuda, "is_available", lambda: True)
     found, each = cost.estimate(RUN), row["metrics"]["seconds"]["mean"]
     assert found == cost.Cost(each, 5 * each, f"measured on {row['device']}")
     # seeds that are done cost nothing more
@@ -121,8 +124,8 @@ def test_a_gpu_is_estimated_from_runs_on_a_gpu_only(here, monkeypatch):
     run = replace(RUN, overrides={"lr": 2e-3})
     source = cost.estimate(run).source
     assert source.startswith("estimated from other runs on NVIDIA")
-    unknown = cost.estimate(replace(run, task="manywell32"))
-    assert unknown.source == "unknown: no run of manywell32 was measured on a GPU alone"
+    unknown = cost.estimate(replace(run, task="manywell64"))
+    assert unknown.source == "unknown: no run of manywell64 was measured on a GPU alone"
 
 
 def test_threads_choose_the_benchmark(monkeypatch):

@@ -163,6 +163,56 @@ BAD_COMMANDS = {
     "set range": (["run", "--set", "steps=50", "lr=-1e-3"], "lr=-0.001 must be greater than 0"),
     "command": (["rum"], "No such command 'rum'"),
     "option": (["run", "--sets", "steps=3"], "No such option '?--sets"),
+    "set infinity": (["run", "--set", "lr=.inf"], "lr=inf must be finite"),
+    "set list": (["run", "--set", "steps=[3]"], "steps=\\[3\\] has type list, must be int"),
+    "set own": (["run", "--set", "task=9gmm"], "unknown setting 'task'"),
+    "set path": (["run", "--set", "out_dir=/etc"], "unknown setting 'out_dir'"),
+    "set shell": (["run", "--set", "$(touch pwned)=3"], "unknown setting '\\$\\(touch pwned"),
+    "set yaml": (["run", "--set", "steps={"], "steps={: not valid"),
+    "set code": (["run", "--set", "steps=!!python/name:os.system"], "steps=!!python.*: not valid"),
+    "set conflict": (["run", "--only", "method=PIS", "--set", "exploration=1"], "set both to 0"),
+    "negative seed": (["run", "--seeds", "-1"], "--seeds"),
+    "no seeds": (["run", "--seeds", ""], "must be integers such as 0,1,2"),
+    "huge seed": (["run", "--seeds", "4294967296"], "must be a list of different"),
+    "jobs": (["run", "--jobs", "0"], "--jobs.*0 is not in the range"),
+    "jobs type": (["run", "--jobs", "many"], "--jobs.*'many' is not a valid integer"),
+    "limit": (["run", "--limit", "soon"], "--limit.*'soon': must be a time such as 90s"),
+    "no limit": (["run", "--limit", "0"], "--limit.*'0': must be a time"),
+    "endless limit": (["run", "--limit", "inf"], "--limit.*'inf': must be a time"),
+    "word": (["run", "25gmm"], "unexpected extra argument"),
+    "status profile": (["status", "--profile", "fast"], "profile='fast' is unknown"),
+    "status only": (["status", "--only", "method"], "must be task=NAME or method=NAME"),
+    "show nothing": (["show"], "Missing argument 'NAME'"),
+    "show unknown": (["show", "no-such-run"], "show no-such-run: no such run"),
+    "show outside": (["show", "../../.."], "show ../../..: no such run"),
+    "clean": (["clean", "--what", "everything"], "--what.*'everything' is not one of"),
+    "report form": (["report", "--format", "pdf"], "--format.*'pdf' is not one of"),
+    "report output": (["report", "--output", "x.tex"], "--output.*needs --format"),
+    "drift": (["drift", "--only", "task=nobody"], "no such task"),
+    "submit time": (["submit", "--time", "30"], "--time.*'30': must be a time such as 30m"),
+    "submit short": (["submit", "--time", "2m"], "--time of 2 min: must be more than a minute"),
+    "submit cap": (["submit", "--cap", "0"], "--cap.*0 is not in the range"),
+    "submit own": (["submit", "--sbatch", "array=1-5"], "--sbatch array: is set by `submit`"),
+    "submit shell": (["submit", "--sbatch", "a;rm=1"], "--sbatch a;rm: must be a long option"),
+    "work": (["work", "nowhere.json", "0"], "nowhere.json: cannot be read as a manifest"),
+    "vae": (["vae", "--epochs", "0"], "--epochs.*0 is not in the range"),
+    "bench": (["bench", "--only", "speed"], "speed"),
+    "train flag": (["train", "--energie", "9gmm"], "'--energie' is no flag; allowed: --energy"),
+    "train energy": (["train", "--energy", "8gmm"], "--energy='8gmm' is unknown; allowed: 9gmm"),
+    "train value": (["train", "--energy"], "--energy needs a value"),
+    "train range": (["train", "--T", "0"], "--T='0': .*steps=0 must be at least 1"),
+    "train twice": (["train", "--T", "5", "--from-environment"], "one of them"),
+    "train file": (["train", "--from-yaml", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+}
+# The same of the environment, for `train --from-environment`.
+BAD_VARIABLES = {
+    "ENERGY": ("25 gmm", "ENERGY='25 gmm' is unknown; allowed: 9gmm"),
+    "T": ("fifty", "T='fifty' must be a whole number"),
+    "BATCH_SIZE": ("-3", "BATCH_SIZE='-3': .*must be at least 1"),
+    "EPOCHS": ("1e400", "EPOCHS='1e400' must be a whole number"),
+    "LOCAL_SEARCH": ("maybe", "LOCAL_SEARCH='maybe' must be true or false"),
+    "USE_AMP": ("$(touch pwned)", "USE_AMP=.* must be true or false"),
+    "MAX_ITER_LS": ("0", "MAX_ITER_LS='0'"),
 }
 
 
@@ -182,6 +232,23 @@ def test_a_bad_command_is_one_line_and_exit_code_2(words, message, capsys, monke
     assert ended.value.code == 2 and out == ""
     assert err.startswith("reproduce: ") and err.count("\n") == 1
     assert re.search(message, err), err
+
+
+@pytest.mark.parametrize("name", BAD_VARIABLES)
+def test_a_bad_variable_is_one_line_and_exit_code_2(name, capsys, monkeypatch):
+    value, message = BAD_VARIABLES[name]
+    monkeypatch.setenv("LOCAL_SEARCH", "1")
+    monkeypatch.setenv(name, value)
+    words = ["train", "--from-environment"]
+    test_a_bad_command_is_one_line_and_exit_code_2(words, message, capsys, monkeypatch)
+
+
+@pytest.mark.parametrize("data, message", BAD_YAML.values(), ids=BAD_YAML)
+def test_bad_yaml_is_exit_code_2_for_every_command(house, data, message, capsys, monkeypatch):
+    (house / "reproduce/experiments/fake.yaml").write_text(json.dumps(data))
+    for word in ("run", "status", "submit"):
+        command_line = [word, "--profile", "quick"]
+        test_a_bad_command_is_one_line_and_exit_code_2(command_line, message, capsys, monkeypatch)
 
 
 def test_the_command_line_runs_from_a_shell():
@@ -318,11 +385,11 @@ def test_an_interrupted_run_is_marked_and_goes_on(house):
     worker = f"""
 import pathlib, sys
 sys.path.insert(0, {str(ROOT)!r})
-from reproduce import experiments, provenance, runner
+from reproduce import experiments, papers, provenance, runner
 home = pathlib.Path({str(house)!r})
 experiments.ROOT = runner.ROOT = home
 experiments.FOLDER, experiments.RUNS = home / "reproduce/experiments", home / "reproduce/runs"
-experiments.NOTEBOOKS = runner.NOTEBOOKS = provenance.NOTEBOOKS = home / "notebooks"
+experiments.NOTEBOOKS = papers.NOTEBOOKS = provenance.NOTEBOOKS = home / "notebooks"
 runner.execute(experiments.load("quick")[0])
 """
     child = subprocess.Popen([sys.executable, "-c", worker], stderr=subprocess.PIPE)

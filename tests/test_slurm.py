@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from slurm_one_node import missing, one_node_slurm
 
 import gfnlite as gl
-from reproduce import autoencoder, experiments, runner, slurm, state, submission
+from reproduce import autoencoder, experiments, papers, runner, slurm, state, submission
 from reproduce.__main__ import entry, main
 from reproduce.lock import locked
 
@@ -90,7 +90,7 @@ def place(tmp_path_factory):
         jupytext.write(jupytext.reads(source, "py:percent"), home / "notebooks/tiny.py")
         for module, names in {
             experiments: ("ROOT", "FOLDER", "NOTEBOOKS", "RUNS"),
-            runner: ("NOTEBOOKS",),
+            papers: ("NOTEBOOKS",),
             submission: ("SCRIPT",),
         }.items():
             for name in names:
@@ -388,6 +388,19 @@ def test_without_slurm_status_is_silent_and_commands_say_so(place, capsys, monke
     assert slurm.queue() == {} and standing(run_of("TB")).state == "missing"
     assert "sbatch is not here" in refused(capsys, monkeypatch, "submit", "--only", "task=25gmm")
     assert "squeue is not here" in refused(capsys, monkeypatch, "cancel")
+
+
+def test_a_damaged_record_hides_no_other_job(place, monkeypatch):
+    home, run = place("damage"), run_of("TB")
+    monkeypatch.setattr(slurm, "slurm", lambda *_, **__: "7|0|PENDING|(Priority)\n8|1|RUNNING|n1\n")
+    for name, job in {"1": "7", "2": "8"}.items():
+        folder = home / f"reproduce/runs/.slurm/{name}"
+        gl.write_json(folder / "submitted.json", {"array-0": job})
+        gl.write_json(folder / "array-0.json", [submission.entry(run)])
+    (folder / "submitted.json").write_text("{")
+    assert slurm.queue() == {run.name: slurm.Queued(False, "Slurm job 7_0 pending (Priority)")}
+    gl.write_json(folder / "submitted.json", {"array-0": "8"})  # a task that the manifest lacks
+    assert list(slurm.queue()) == [run.name]
 
 
 BAD_OPTIONS = {
