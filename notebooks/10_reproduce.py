@@ -450,8 +450,8 @@ table(head, [list(name.values()) for name in asked["names"]])
 # ```
 #
 # Seeds share the folder and not the hash, so that more of them can be added to a finished run:
-# `--seeds 0,1,2,3,4` trains those that are missing. And the sampler in it is yours:
-# `gl.GFNDiffusion.load(".../seed-0/checkpoint.pt")`.
+# `--seeds 0,1,2,3,4` trains those that are missing. And the samplers in it are yours:
+# `gl.GFNDiffusion.load` takes the path of a `checkpoint.pt`.
 #
 # ## From runs to tables
 #
