@@ -1,6 +1,5 @@
 """Commands about runs on this machine: list, run, train, status, show, clean."""
 
-import dataclasses
 import os
 import shutil
 import time
@@ -168,8 +167,8 @@ def _say_what_would_run(runs, waiting) -> None:
             click.echo(f"{label}: done already")
             continue
         estimate = cost.estimate(item)
-        changed = {k: v for k, v in dataclasses.asdict(item.config).items() if v is not None}
-        click.echo(f"{label}, {estimate}: {changed}")
+        chosen = ", ".join(f"{name}={value}" for name, value in item.chosen.items())
+        click.echo(f"{label}: {estimate}\n    {chosen or 'all settings at their defaults'}")
         total, unknown = total + (estimate.seconds or 0), unknown + (estimate.seconds is None)
     words = f"in all about {cost.human(total)} of one core or GPU"
     click.echo(words + (f", and {unknown} runs of unknown cost" if unknown else ""))

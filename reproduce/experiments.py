@@ -56,12 +56,15 @@ class Run:
         return preset(self.task, self.method, self.profile).replace(**self.overrides)
 
     @property
+    def chosen(self) -> dict[str, object]:
+        """The settings that are not as everywhere else: a new one renames no finished run."""
+        usual = dataclasses.asdict(type(self.config)())
+        return {k: v for k, v in dataclasses.asdict(self.config).items() if v != usual[k]}
+
+    @property
     def name(self) -> str:
         """`<task>-<method>-<profile>-<hash of the settings>`; seeds share the folder."""
-        # What is as everywhere else stays out, so that a new setting renames no finished run.
-        usual = dataclasses.asdict(type(self.config)())
-        chosen = {k: v for k, v in dataclasses.asdict(self.config).items() if v != usual[k]}
-        settings = json.dumps(chosen, sort_keys=True)
+        settings = json.dumps(self.chosen, sort_keys=True)
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
         return f"{self.task}-{self.method}-{self.profile}-{digest}"
 

@@ -124,6 +124,18 @@ def test_kills_at_any_moment_lose_nothing(house, reference, kills):
     print(f"{killed} kills, {at_work} of them while runs were at work, {lives} grids finished")
 
 
+def test_each_worker_has_a_device_and_many_share_one(house, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert pool.gpus() == ["3", "5"]
+    for jobs, devices, seen in ((3, ["3", "5"], {"3", "5"}), (2, ["7"], {"7"})):
+        assert set(pool.run_all(grid(), jobs, devices).values()) == {"done"}
+        machines = [runner.record_of(run.folder)["machine"] for run in grid()]
+        assert {machine["visible_devices"] for machine in machines} == seen
+        shutil.rmtree(experiments.RUNS)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert pool.gpus() == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_where_it_comes(house, number):
     (run, *_) = experiments.load("quick", overrides={"iterations": 100_000})
