@@ -170,7 +170,7 @@ def _say_what_would_run(runs, waiting) -> None:
         chosen = ", ".join(f"{name}={value}" for name, value in item.chosen.items())
         click.echo(f"{label}: {estimate}\n    {chosen or 'all settings at their defaults'}")
         total, unknown = total + (estimate.seconds or 0), unknown + (estimate.seconds is None)
-    words = f"in all about {cost.human(total)} of one core or GPU"
+    words = f"in all about {cost.human(total)} of training on one core or GPU"
     click.echo(words + (f", and {unknown} runs of unknown cost" if unknown else ""))
 
 
