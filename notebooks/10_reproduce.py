@@ -409,12 +409,17 @@ say(f"{command} --only task=manywell32 method=TB+Expl+LP")
 # ENERGY=many_well T=50 LOCAL_SEARCH=1 sbatch reproduce/slurm/run_gfn.sh
 # ```
 #
-# Each name means one setting here, or is refused with the reason. This is the table that the program
-# itself reads.
+# Each name means one setting here, or is refused with the reason. A variable is called as its flag,
+# in capitals; a switch such as `LOCAL_SEARCH` is on if it says `1`, and off if it is empty or not set.
+# A key of YAML is called as its flag too, except where the table, which the program itself reads,
+# says otherwise.
 
 # %% tags=["hide-input"]
-head = ["flag", "in YAML", "variable", "here", "meaning"]
-table(head, [list(name.values()) for name in asked["names"]])
+lines = []
+for name in asked["names"]:
+    other = "" if name["key"] == name["flag"][2:] else name["key"]
+    lines.append([name["flag"], other, name["option"], name["meaning"]])
+table(["flag", "in YAML, if other", "here", "meaning"], lines)
 
 # %% [markdown]
 # ## Watching a training, and its time
