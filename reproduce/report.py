@@ -194,7 +194,7 @@ def _poorer(row: dict, committed: dict, notes: list[str]) -> bool:
 
 def text_table(rows: list[dict]) -> str:
     """Rows as aligned plain text: mean over seeds, +- its standard deviation."""
-    head = ["method", "profile", "seeds", "ELBO", "IS log Z", "EUBO", "ESS", "W2", "W2 floor"]
+    head = ["task", "method", "profile", "seeds", "ELBO", "IS log Z", "EUBO", "ESS", "W2", "floor"]
     lines = [[*head, "modes"]]
     for row in rows:
         metrics = row["metrics"]
@@ -203,7 +203,8 @@ def text_table(rows: list[dict]) -> str:
         if metrics["modes"]:
             modes = f"{metrics['modes']['mean']:g} of {metrics['n_modes']['mean']:g}"
         values = [_cell(metrics[name]) for name in names]
-        lines.append([row["method"], row["profile"], str(len(row["seeds"])), *values, modes])
+        what = [row["task"], row["method"], row["profile"], str(len(row["seeds"]))]
+        lines.append([*what, *values, modes])
     return "\n".join(aligned(lines))
 
 
