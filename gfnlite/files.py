@@ -2,10 +2,16 @@
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
-__all__ = ["as_json", "write_bytes", "write_json"]
+__all__ = ["remove_leftovers", "as_json", "write_bytes", "write_json"]
+
+
+UMASK = os.umask(0)  # it can only be read by setting it
+os.umask(UMASK)
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -14,6 +20,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
+        os.fchmod(handle, 0o666 & ~UMASK)  # as any other file: colleagues may read it
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
@@ -32,3 +39,10 @@ def as_json(value) -> bytes:
 def write_json(path: str | Path, value) -> None:
     """Write `value` as readable JSON; a NaN or an infinity is refused, not written."""
     write_bytes(path, as_json(value))
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the temporary files of writers that were killed; nobody may be writing there."""
+    for path in Path(folder).rglob(".*"):
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-__all__ = ["device_name", "machine"]
+__all__ = ["device_name", "machine", "peak_memory"]
 
 
 def device_name() -> str:
@@ -18,7 +18,6 @@ def device_name() -> str:
 def machine() -> dict:
     """Versions, device and driver, the flags that change rounding, and peak memory in bytes."""
     on_gpu = torch.cuda.is_available()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -31,9 +30,15 @@ def machine() -> dict:
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "peak_memory": peak * (1 if sys.platform == "darwin" else 1024),  # Linux says KiB
+        "peak_memory": peak_memory(),
         "peak_gpu_memory": torch.cuda.max_memory_allocated() if on_gpu else None,
     }
+
+
+def peak_memory(whose: int = resource.RUSAGE_SELF) -> int:
+    """Most bytes of memory that this process had at once, or the largest of its children."""
+    peak = resource.getrusage(whose).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # Linux says KiB
 
 
 def _driver() -> str | None:

@@ -103,12 +103,16 @@ def _train_team(samplers, until, folders, progress, callbacks, compile, data) ->
                     if bar:
                         mean = sum(s.history[-1]["elbo"] for s in samplers) / len(team)
                         bar.set_postfix_str(f"ELBO {mean:.2f}", refresh=False)
-                if interrupt.came or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                if interrupt.came:
+                    break
+                if time.monotonic() - saved > CHECKPOINT_SECONDS:
                     team.share()
                     _save(samplers, folders)
                     saved = time.monotonic()
-                if interrupt.came:
-                    raise KeyboardInterrupt
+            if interrupt.came:
+                team.share()
+                _save(samplers, folders)
+                raise KeyboardInterrupt
     finally:
         team.part()
 

@@ -110,8 +110,6 @@ def _execute(waiting, jobs: int | None, limit: float | None) -> None:
     for item in left:
         if item.name in ended:
             click.echo(f"{ended[item.name]}: see {item.folder}", err=True)
-    if len(ended) < len(waiting):
-        raise KeyboardInterrupt
     if left:
         raise SystemExit(1)
 

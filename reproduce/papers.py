@@ -87,6 +87,7 @@ def _kernel_class(handle: int, stop: Stop, sockets: str) -> type[AsyncKernelMana
         connection_file = f"{sockets}/kernel.json"
 
         async def start_kernel(self, **options):
+            stop.check()
             prepare = functools.partial(_prepare_kernel, os.getpid())
             await super().start_kernel(**options, pass_fds=(handle,), preexec_fn=prepare)
             stop.kernel = self.provisioner.pid

@@ -21,6 +21,7 @@ from .stopping import end_with
 __all__ = ["Watcher", "cores", "gpus", "run_all"]
 
 LOG = "log.txt"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TICK = 0.5  # seconds between two looks at how far the runs are
 
 # Called as watcher(run, state): "started", None at each tick while it runs, then how it ended.
@@ -56,17 +57,21 @@ def run_all(
 
     A signal to this process is passed on: the runs save their checkpoints and end, and no other
     begins. If it is killed, its workers are told so by the system, and do the same.
+
+    Raises:
+        KeyboardInterrupt: if a signal came before all were done.
     """
+    importlib.import_module(".papers", __package__)  # once, for all workers
     waiting, working, ended = list(runs), {}, {}
     with _passed_on(lambda: [process for process, *_ in working.values()]) as stopping:
         free = list(range(jobs))[::-1]
         while working or (waiting and not stopping):
             while waiting and free and not stopping:
                 run, slot = waiting.pop(0), free.pop()
-                process, told = _start(
-                    run, devices[slot % len(devices)] if devices else None, limit
-                )
-                working[process.sentinel] = (process, run, slot, told)
+                device = devices[slot % len(devices)] if devices else None
+                with _signals_wait():  # none may come between its birth and its registration
+                    process, told = _start(run, device, limit)
+                    working[process.sentinel] = (process, run, slot, told)
                 watcher(run, "started")
             ready = set(wait(list(working), timeout=TICK))
             for sentinel, (process, run, slot, told) in list(working.items()):
@@ -78,6 +83,8 @@ def run_all(
                 free.append(slot)
                 ended[run.name] = _end_of(run, process.exitcode, told)
                 watcher(run, ended[run.name])
+    if stopping and (waiting or set(ended.values()) != {"done"}):
+        raise KeyboardInterrupt
     return ended
 
 
@@ -86,7 +93,6 @@ def _start(run: Run, device: str | None, limit: float | None) -> tuple[BaseProce
     # Forked, it has all modules at hand; spawned (where there is no fork) it takes seconds.
     kinds = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if "fork" in kinds else "spawn")
-    importlib.import_module(".papers", __package__)  # here, once
     told, tell = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(run, device, limit, os.getpid(), tell))
     process.start()
@@ -95,8 +101,9 @@ def _start(run: Run, device: str | None, limit: float | None) -> tuple[BaseProce
 
 
 def _work(run: Run, device: str | None, limit: float | None, parent: int, tell: Connection) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)  # not the parent's
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     os.setsid()  # Ctrl-C reaches the parent alone, which passes it on
     end_with(parent, signal.SIGTERM)
     if device is not None:
@@ -121,12 +128,24 @@ def _end_of(run: Run, exit_code: int | None, told: Connection) -> str:
                 return told.recv()
             except EOFError:  # it is dead, and said nothing
                 pass
-    if exit_code is not None and exit_code < 0:
+    if exit_code:
+        killed = (
+            f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else "broke off"
+        )
         try:
-            runner.amend(run, f"its process was killed by {signal.Signals(-exit_code).name}")
+            runner.amend(run, f"its process {killed}")
         except Busy:
             return "busy"
     return runner.status(run)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -139,10 +158,9 @@ def _passed_on(processes: Callable[[], list[BaseProcess]]) -> Iterator[list[int]
         for process in processes():
             process.terminate()
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, pass_on) for number in numbers]
+    before = [signal.signal(number, pass_on) for number in SIGNALS]
     try:
         yield came
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)

@@ -9,12 +9,13 @@ import traceback
 from pathlib import Path
 
 import gfnlite as gl
-from gfnlite.machine import device_name
+from gfnlite.files import remove_leftovers
+from gfnlite.machine import device_name, peak_memory
 
 from .experiments import Run
 from .lock import is_locked, locked
 from .provenance import code_label, now, provenance
-from .stopping import Stop, Stopped, stoppable
+from .stopping import GRACE, Stop, Stopped, stoppable
 
 __all__ = ["amend", "execute", "finished", "missing_seeds", "record_of", "status"]
 
@@ -51,16 +52,17 @@ def folder_status(folder: Path) -> str:
     return "interrupted" if state == "running" and not is_locked(folder) else state
 
 
-def execute(run: Run, limit: float | None = None) -> str:
+def execute(run: Run, limit: float | None = None, grace: float = GRACE) -> str:
     """Execute the run's notebook, going on from its checkpoints; returns the status it ends in.
 
     A failure is recorded with its traceback and its cause in one line, and not raised. A signal,
-    or the `limit` in seconds, interrupts the kernel, which saves its checkpoint.
+    or the `limit` in seconds, interrupts the kernel, which has `grace` seconds to save its
+    checkpoint.
 
     Raises:
         Busy: if another process works in the run's folder.
     """
-    with locked(run.folder) as handle, stoppable(limit) as stop:
+    with locked(run.folder) as handle, stoppable(limit, grace) as stop:
         # Somebody else may have finished it while this process waited.
         return "done" if finished(run) else _execute(run, handle, stop)
 
@@ -72,23 +74,24 @@ def amend(run: Run, cause: str) -> None:
         Busy: if another process works on it by now.
     """
     with locked(run.folder):
-        record = record_of(run.folder)
-        if record.get("status") == "running":
-            gl.write_json(
-                run.folder / "run.json", record | {"status": "interrupted", "cause": cause}
-            )
+        record = record_of(run.folder) | {"status": "interrupted", "cause": cause}
+        gl.write_json(run.folder / "run.json", record)
 
 
 def _execute(run: Run, handle: int, stop: Stop) -> str:
     from . import papers  # seconds to import, and only a run needs it
 
     folder, before = run.folder, record_of(run.folder)
+    remove_leftovers(folder)  # of a process that was killed
+    (folder / "machine.json").unlink(missing_ok=True)
     config = {"task": run.task, "method": run.method, "profile": run.profile}
     config |= {"notebook": run.notebook, "overrides": dict(run.overrides)}
     gl.write_json(folder / "config.json", config | {"config": dataclasses.asdict(run.config)})
     record = provenance(run) | {"seeds": list(run.seeds), "status": "running", "cause": None}
     record["commits"] = _commits(run, before, code_label(record))
     record["device"] = _devices(run, before)
+    spent = before.get("wall_seconds", 0) if before.get("status") != "done" else 0
+    record["wall_seconds"] = spent
     gl.write_json(folder / "run.json", record)
     started = time.monotonic()
     try:
@@ -105,7 +108,6 @@ def _execute(run: Run, handle: int, stop: Stop) -> str:
             record["traceback"] = _plain(traceback.format_exc())
     finally:
         record["finished"] = now()
-        spent = before.get("wall_seconds", 0) if before.get("status") != "done" else 0
         record["wall_seconds"] = round(spent + time.monotonic() - started, 1)
         record |= _told(run)
         gl.write_json(folder / "run.json", record)
@@ -128,7 +130,7 @@ def _plain(text: str) -> str:
 
 def _told(run: Run) -> dict:
     """What is known at the end: the machine, peak memory in bytes, calls of the energy."""
-    told: dict = {"peak_memory": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024}
+    told: dict = {"peak_memory": peak_memory(resource.RUSAGE_CHILDREN)}
     try:
         told["machine"] = json.loads((run.folder / "machine.json").read_text())
     except (OSError, ValueError):

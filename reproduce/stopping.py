@@ -19,7 +19,7 @@ CAUSES = {
 
 
 class Stopped(BaseException):
-    """Raised where no cell is being executed that could be interrupted."""
+    """Raised where a run can stop without a kernel to interrupt."""
 
 
 class Stop:
@@ -28,40 +28,47 @@ class Stop:
     Attributes:
         cause: in words; None as long as nothing has.
         kernel: process id of the kernel to interrupt; None if there is none.
+        grace: seconds between the interrupt and the kill.
     """
 
     cause: str | None = None
     kernel: int | None = None
 
-    def ask(self, cause: str) -> None:
-        """First interrupt the kernel; asked again, or after `GRACE`, kill it.
+    def __init__(self, grace: float = GRACE):
+        self.grace = grace
 
-        Raises:
-            Stopped: if there is no kernel.
+    def ask(self, cause: str) -> None:
+        """First interrupt the kernel; asked again, or after the grace, kill it.
+
+        Where there is none, nothing happens but that `check` will raise.
         """
         again, self.cause = self.cause is not None, self.cause or cause
         if self.kernel is None:
-            raise Stopped(self.cause)
-        signal.setitimer(signal.ITIMER_REAL, GRACE)
+            return
+        signal.setitimer(signal.ITIMER_REAL, self.grace)
         try:  # it leads a process group of its own
             os.killpg(self.kernel, signal.SIGKILL if again else signal.SIGINT)
         except ProcessLookupError:
             pass
 
     def check(self, **_cell) -> None:
-        """Between two cells, where a kernel ignores an interrupt."""
+        """For where no interrupt would be heard: before a kernel has begun, and between two cells.
+
+        Raises:
+            Stopped: if anything has come.
+        """
         if self.cause is not None:
             raise Stopped(self.cause)
 
 
 @contextmanager
-def stoppable(limit: float | None = None) -> Iterator[Stop]:
+def stoppable(limit: float | None = None, grace: float = GRACE) -> Iterator[Stop]:
     """Within, signals and a time limit in seconds stop the run that is in `Stop.kernel`.
 
     Python delivers signals to its main thread: call it there.
     """
-    stop = Stop()
-    causes = CAUSES | {signal.SIGALRM: f"its time limit of {limit or GRACE:g} s is over"}
+    stop = Stop(grace)
+    causes = CAUSES | {signal.SIGALRM: f"its time limit of {limit or grace:g} s is over"}
     before = {number: signal.getsignal(number) for number in causes}
     for number, cause in causes.items():
         signal.signal(number, lambda _number, _frame, cause=cause: stop.ask(cause))

@@ -145,12 +145,66 @@ def test_a_signal_saves_where_it_comes(house, number):
     wait_for(lambda: history.exists() and history.read_text())
     os.kill(process.pid, number)
     process.join(60)
-    assert process.exitcode == 0 and runner.status(run) == "interrupted"
+    assert process.exitcode == 1 and runner.status(run) == "interrupted"
     record = runner.record_of(run.folder)
     assert record["cause"] == "told to terminate" and record["wall_seconds"] > 0
     saved = gl.GFNDiffusion.load(run.folder / "seed-0" / "checkpoint.pt").iteration
     written = json.loads(history.read_text().splitlines()[-1])["iteration"]
     assert saved >= written > 0
+
+
+def test_a_run_that_was_done_is_not_if_more_seeds_of_it_were_stopped(house, monkeypatch):
+    (run, *_) = experiments.load("quick", seeds=[0])
+    assert pool.run_all([run], 1) == {run.name: "done"}
+    (more, *_) = experiments.load("quick", seeds=[0, 1])
+    execute = runner.execute
+    monkeypatch.setattr(runner, "execute", lambda *words: os.kill(os.getpid(), signal.SIGTERM))
+    assert pool.run_all([more], 1) == {run.name: "interrupted"}
+    assert runner.record_of(run.folder)["cause"] == "its process was killed by SIGTERM"
+    monkeypatch.setattr(runner, "execute", execute)
+    assert pool.run_all([more], 1) == {run.name: "done"} and runner.finished(more)
+
+
+def test_a_signal_while_a_worker_starts_reaches_it(house, monkeypatch):
+    (run, *_) = experiments.load("quick", overrides={"iterations": 10_000_000})
+    start = pool._start
+
+    def interrupted_start(*words):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return start(*words)
+
+    monkeypatch.setattr(pool, "_start", interrupted_start)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        pool.run_all([run], 1)
+    assert time.monotonic() - began < 60 and runner.status(run) == "interrupted"
+
+
+@pytest.mark.parametrize("place", ["code_label", "now"])  # before the kernel and after it
+def test_a_signal_without_a_kernel_is_no_traceback(house, monkeypatch, place):
+    (run, *_) = grid()
+    function = getattr(runner, place)
+
+    def with_signal(*words):
+        signal.raise_signal(signal.SIGUSR1)
+        return function(*words)
+
+    monkeypatch.setattr(runner, place, with_signal)
+    state = runner.execute(run)
+    assert state == runner.status(run) == ("interrupted" if place == "code_label" else "done")
+    cause = runner.record_of(run.folder)["cause"]
+    assert cause == ("told that its time is nearly up" if state == "interrupted" else None)
+
+
+def test_what_a_killed_writer_left_is_removed_and_files_are_for_all(house):
+    (run, *_) = grid()
+    left = run.folder / "seed-0" / ".checkpoint.pt.ab3_x9zq"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    assert pool.run_all([run], 1) == {run.name: "done"} and not left.exists()
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (run.folder / "run.json").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_a_time_limit_ends_a_run_and_the_next_goes_on(house, reference):
