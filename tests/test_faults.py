@@ -220,14 +220,13 @@ def test_a_time_limit_ends_a_run_and_the_next_goes_on(house, reference):
     assert numbers([row])[run.method] == reference[run.method]
 
 
-def test_a_cell_that_ignores_interrupts_is_killed(house, monkeypatch):
+def test_a_cell_that_ignores_interrupts_is_killed(house):
     deaf = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(600)"
     (house / "notebooks/fake.py").write_text(
         (house / "notebooks/fake.py").read_text().replace("import gfnlite as gl", deaf, 1)
     )
-    monkeypatch.setattr("reproduce.stopping.GRACE", 1.0)
     began = time.monotonic()
-    assert pool.run_all(grid()[:1], 1, limit=4)[grid()[0].name] == "interrupted"
+    assert runner.execute(grid()[0], limit=4, grace=1) == "interrupted"
     assert time.monotonic() - began < 60
 
 
