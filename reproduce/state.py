@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from . import experiments, runner
 from .display import fraction_done
@@ -85,21 +85,18 @@ def table(found: list[Standing], everything: bool = False) -> Table:
         if one.state != "missing" or everything:
             made.add_row(
                 one.run.name,
-                f"[{STATES[one.state]}]{one.state}[/]",
+                Text(one.state, STATES[one.state]),
                 f"{len(one.done)}/{len(one.run.seeds)}",
                 f"{one.fraction:.0%}",
                 _clock(one.elapsed),
-                escape(one.note),
+                Text(one.note),  # in which a bracket is no markup
             )
     return made
 
 
 def lines(made: Table) -> Iterator[str]:
     """The same as plain text, every name in full."""
-    from rich.text import Text
-
-    columns = [[str(c.header), *(Text.from_markup(str(x)).plain for x in c.cells)]
-               for c in made.columns]  # fmt: skip
+    columns = [[str(column.header), *map(str, column.cells)] for column in made.columns]
     yield str(made.title)
     yield from aligned([list(row) for row in zip(*columns, strict=True)])
 
