@@ -447,7 +447,7 @@ table(["flag", "in YAML, if other", "here", "meaning"], lines)
 #   config.json          every setting: the folder's name ends in their hash
 #   run.json             status and cause; commit, versions, device, Slurm job
 #   notebook.ipynb       the chapter, as it was executed
-#   log.txt              what it printed, if it was `run`; of a job Slurm keeps that in .slurm/
+#   log.txt              what `run` printed; of Slurm's jobs in .slurm/
 #   samples.png          what its samples look like
 #   seed-0/ seed-1/ …
 #     metrics.json       the evaluation; when it is there the seed is done
