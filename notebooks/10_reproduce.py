@@ -124,7 +124,7 @@ say(f"{command} --only task=manywell32 method=TB+Expl+LP")
 # | what happens | what the run does | what you do |
 # |:---|:---|:---|
 # | Ctrl-C, `kill`, `--limit 2h` | ends its training step, saves a checkpoint, is *interrupted* | the same command again |
-# | Ctrl-C once more, `kill -9`, a power cut | nothing; the last checkpoint is half a minute old at most | the same command again |
+# | Ctrl-C once more, `kill -9`, a power cut | nothing; the last checkpoint, if there is one yet, is half a minute old at most | the same command again |
 # | an error in a cell | is *failed*, keeps traceback and notebook; the other runs go on | look with `show`, mend it, again |
 # | the disk is full | one line says so; every file is still the old or the new one, whole | make room, again |
 # | two commands at once | the second leaves the runs of the first alone | nothing |
@@ -132,7 +132,8 @@ say(f"{command} --only task=manywell32 method=TB+Expl+LP")
 # The command that starts is the command that goes on: finished runs are skipped, and others begin
 # at their checkpoint. This is no approximation. A checkpoint has the networks, the optimiser, the
 # random states and the replay buffers, so that a training which was cut in two is *the same*
-# training. See for yourself, with a Ctrl-C from inside:
+# training. The rows of annealing train nothing and have no checkpoints: each of their seeds is done or
+# begins anew. See for yourself, with a Ctrl-C from inside:
 
 # %%
 config = gl.Config(
@@ -446,7 +447,7 @@ table(["flag", "in YAML, if other", "here", "meaning"], lines)
 #   config.json          every setting: the folder's name ends in their hash
 #   run.json             status and cause; commit, versions, device, Slurm job
 #   notebook.ipynb       the chapter, as it was executed
-#   log.txt              what it printed
+#   log.txt              what `run` printed; of Slurm's jobs in .slurm/
 #   samples.png          what its samples look like
 #   seed-0/ seed-1/ …
 #     metrics.json       the evaluation; when it is there the seed is done
@@ -474,14 +475,14 @@ table(["flag", "in YAML, if other", "here", "meaning"], lines)
 #
 # | promise | test |
 # |:---|:---|
-# | no kill at any moment loses more than half a minute, or leaves half a result | processes, workers and kernels of a grid are killed with `kill -9` at random moments until all is done; the tables are those of an undisturbed grid |
+# | once a training has a checkpoint, no kill loses more than half a minute; none leaves half a result | processes, workers and kernels of a grid are killed with `kill -9` at random moments until all is done; the tables are those of an undisturbed grid |
 # | a resumed training is the undisturbed one | weights compared bit by bit, as above |
 # | a signal or a time limit saves a checkpoint first | signals sent in the middle of cells, also of a cell that ignores them |
 # | a full disk harms nothing that is there | runs on a disk of eight megabytes |
 # | Slurm's limits, preemption and requeues lose nothing | a real Slurm of one node, which warns, requeues and cancels |
 # | the same settings are the same folder, others another | hashes compared, with settings written in other ways and other orders |
-# | what is in a table came from code that is committed | dirty runs are refused by `report` |
-# | hostile values stay values | settings with quotes, newlines and `$(…)` go through Slurm and come back as they were |
+# | what is in a table came from code that is committed | `report` leaves out dirty runs, and says so |
+# | hostile values stay values | options and settings with blanks, `;` and `$(…)` are given to a real Slurm: each is refused as the value it is, and none is executed |
 #
 # ## In five lines
 #
@@ -507,7 +508,8 @@ table(["flag", "in YAML, if other", "here", "meaning"], lines)
 # ```
 # First its state is *interrupted* and its cause "told to terminate", for the command passes Ctrl-C on
 # to its workers; in the end it is *done*, and `wall_seconds` has the time of both parts. With `--set`
-# it is a run of its own, and none of those that `status` lists: `show` finds it by its name.
+# it is a run of its own, and none of those that `status` lists: `show` finds it by its name, of which
+# more is needed if the row's own run is there too; `run` says it in full.
 # :::
 #
 # **2.** How much of the training is lost, at worst and on average, when a node fails once a day and a

@@ -107,15 +107,22 @@ Markdown("\n".join(lines))
 # effective sample size.
 
 # %%
+folders = {s: out_dir and Path(out_dir) / f"seed-{s}" for s in seeds}
+# Seeds that have their metrics are done, but the figure needs one.
+todo = [
+    seed
+    for seed, folder in folders.items()
+    if not (folder and (folder / "metrics.json").exists())
+]
+todo = todo or seeds[:1]
 found, evaluations = [], []
-for seed in seeds:
-    folder = out_dir and Path(out_dir) / f"seed-{seed}"
+for seed in todo:
     population, evaluation = gl.annealing.anneal(
-        target, config, seed, folder
+        target, config, seed, folders[seed]
     )
     found.append(population)
     evaluations.append(evaluation)
-columns = zip(seeds, evaluations, strict=True)
+columns = zip(todo, evaluations, strict=True)
 pd.DataFrame({f"seed {s}": dict(e.rows()) for s, e in columns})
 
 # %% mystnb={"figure": {"name": "fig-classical-samples", "caption": "2,000 particles, drawn by their weights (left), and how their mass is spread over the modes, or over one coordinate where no modes are known (right)."}, "image": {"alt": "Left: scatter of particles in two coordinates. Right: bars of relative mode weight, or a histogram of one coordinate against exact samples."}}

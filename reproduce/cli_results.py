@@ -35,7 +35,8 @@ def write_report(allow_dirty: bool, replace: bool, form: str | None, output: str
     """Merge this machine's finished runs into the committed reproduce/results/*.
 
     Each task gets a JSON and a CSV file and a forest plot, each cell a verdict against the paper's.
-    A run with fewer seeds than the committed one is left out, unless --replace.
+    A run of uncommitted code is left out, unless --allow-dirty, and one with fewer seeds than the
+    committed one, unless --replace.
 
     \b
       python -m reproduce report

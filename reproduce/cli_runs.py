@@ -1,7 +1,6 @@
 """Commands about runs on this machine: list, run, train, status, show, clean."""
 
 import os
-import shutil
 import time
 
 import click
@@ -76,17 +75,13 @@ def run(
       python -m reproduce run --only task=25gmm method=TB+Expl --profile-step
     """
     runs = chosen(only, profile, seeds, settings, track)
-    waiting = [item for item in runs if not runner.finished(item)]
     if dry_run:
-        _say_what_would_run(runs, waiting)
+        _say_what_would_run(runs)
         return
     if profile_step:
         _say_where_time_goes(runs)
         return
-    for item in runs:
-        if item not in waiting:
-            click.echo(f"{item.name}: done already")
-    _execute(waiting, jobs, limit)
+    _execute(runs, jobs, limit)
 
 
 def _say_where_time_goes(runs) -> None:
@@ -100,8 +95,14 @@ def _say_where_time_goes(runs) -> None:
             click.echo(line)
 
 
-def _execute(waiting, jobs: int | None, limit: float | None) -> None:
-    """Run them and say how they end; exit code 1 unless all are done."""
+def _execute(runs, jobs: int | None, limit: float | None) -> None:
+    """Run what is not done and say how it ends; exit code 1 unless all are done."""
+    waiting = []
+    for item in runs:
+        if reason := runner.why_not(item):
+            click.echo(f"{item.name}: {reason}")
+        else:
+            waiting.append(item)
     devices = pool.gpus()
     with watching(waiting) as watcher:
         jobs = jobs or len(devices) or pool.cores()
@@ -110,7 +111,7 @@ def _execute(waiting, jobs: int | None, limit: float | None) -> None:
     for item in left:
         if item.name in ended:
             click.echo(f"{ended[item.name]}: see {item.folder}", err=True)
-    if left:
+    if left or not all(map(runner.finished, runs)):  # a stale one cannot be done
         raise SystemExit(1)
 
 
@@ -155,14 +156,14 @@ def train(ctx, from_environment: bool, from_yaml: str | None, limit, dry_run: bo
         _execute([item], 1, limit)
 
 
-def _say_what_would_run(runs, waiting) -> None:
+def _say_what_would_run(runs) -> None:
     from . import cost
 
     total, unknown = 0.0, 0
     for number, item in enumerate(runs, 1):
         label = f"[{number}/{len(runs)}] {item.name} seeds {list(item.seeds)}"
-        if item not in waiting:
-            click.echo(f"{label}: done already")
+        if reason := runner.why_not(item):
+            click.echo(f"{label}: {reason}")
             continue
         estimate = cost.estimate(item)
         chosen = ", ".join(f"{name}={value}" for name, value in item.chosen.items())
@@ -231,17 +232,21 @@ def show(name: str, opened: bool) -> None:
 )
 @click.option("--yes", is_flag=True, help="Do it; otherwise it is only said.")
 def clean(what: list[str], yes: bool) -> None:
-    """Remove run folders that nobody needs; one that is being worked on stays.
+    """Remove run folders that nobody needs; what runs or waits, here or in Slurm, stays.
 
-    Stale are those whose settings no experiment has any more.
+    Stale are those made with settings that can no longer be made: a default has changed since, or
+    their task or method is no more. A finished run that no experiment names is not stale.
 
     Example: python -m reproduce clean --what stale smoke --yes
     """
     folders = state.removable(set(what))
     for folder in folders:
-        click.echo(f"{'removed' if yes else 'would remove'} {folder.name}")
-        if yes:
-            shutil.rmtree(folder)
+        if not yes:
+            click.echo(f"would remove {folder.name}")
+        elif state.remove(folder, set(what)):
+            click.echo(f"removed {folder.name}")
+        else:
+            click.echo(f"{folder.name} stays: somebody works in it by now")
     if not folders:
         click.echo("nothing to remove")
     elif not yes:

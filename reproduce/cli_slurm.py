@@ -21,13 +21,15 @@ from .cli import (
     set_option,
     track_option,
 )  # fmt: skip
+from .display import fraction_done
 from .experiments import BadInput, Run
 from .lock import Busy
+from .provenance import slurm_ids
 from .stopping import CAUSES
 
 __all__ = ["cancel", "carry_out", "prepare", "submit", "work"]
 
-BUSY = 75  # exit code that says: try again later (EX_TEMPFAIL)
+TRIES = 2  # restarts in which a run may get no further, before it is not queued again
 PASSED_ON = ("partition", "account", "qos", "constraint", "mem", "cpus-per-task")
 
 
@@ -108,11 +110,13 @@ def submit(
         None if gres == "none" else gres, minutes, cap, warning, settings=wanted
     )
     waiting = []
-    for one in state.standings(chosen(only, profile, seeds, settings, track)):
-        if runner.finished(one.run):
-            click.echo(f"{one.run.name}: done already")
-        elif one.state in ("running", "queued"):
+    # What waits already must not be submitted again because the queue was slow to say so.
+    runs = chosen(only, profile, seeds, settings, track)
+    for one in state.standings(runs, strict=not dry_run):
+        if one.state in ("running", "queued"):
             click.echo(f"{one.run.name}: {one.state} already, {one.note}")
+        elif reason := runner.why_not(one.run):
+            click.echo(f"{one.run.name}: {reason}")
         else:
             waiting.append(one.run)
     if not waiting:
@@ -149,8 +153,13 @@ def carry_out(run: Run, limit: float | None = None) -> None:
     """Execute a run as a batch job does: near its time limit it queues again, from its checkpoint.
 
     Raises:
-        SystemExit: 1 if the run failed or was interrupted, 75 if another process works on it.
+        BadInput: for a run that is stale, or if Slurm does not answer.
+        SystemExit: 1 if the run failed, was interrupted or gets no further from one restart to the
+            next; 75 if another process works on it.
     """
+    if runner.status(run) == "stale":
+        raise BadInput(f"{run.name}: {runner.why_not(run)}")
+    before = fraction_done(run)
     try:
         ended = runner.execute(run, limit)
     except Busy as error:
@@ -158,8 +167,16 @@ def carry_out(run: Run, limit: float | None = None) -> None:
         raise SystemExit(os.EX_TEMPFAIL) from error
     cause = runner.record_of(run.folder).get("cause")
     click.echo(f"{run.name}: {ended}" + (f", {cause}" if cause else ""), err=True)
-    if ended == "interrupted" and cause == CAUSES[signal.SIGUSR1] and slurm.requeue():
-        return
+    if ended == "interrupted" and cause == CAUSES[signal.SIGUSR1]:
+        restarts = int((slurm_ids(os.environ) or {}).get("restarts", 0))
+        if restarts >= TRIES and fraction_done(run) <= before:
+            click.echo(
+                f"reproduce: {run.name}: not queued again, as restart {restarts} got no further: "
+                "give it more --time",
+                err=True,
+            )
+        elif slurm.requeue():
+            return
     if ended != "done":
         raise SystemExit(1)
 

@@ -52,7 +52,7 @@ def estimate(run: Run) -> Cost:
     """
     row, gpu = _measured(run), torch.cuda.is_available()
     try:
-        if row and gpu == (row["device"] != "cpu"):
+        if row and gpu == (row["device"] != "cpu") and " then " not in row["device"]:
             seconds, source = row["metrics"]["seconds"]["mean"], f"measured on {row['device']}"
         else:
             seconds, source = estimated(run, gpu)

@@ -20,12 +20,14 @@ LINE_EVERY = 60.0  # seconds between two lines about a run, where no bar moves
 
 
 def last_entry(folder: Path) -> dict | None:
-    """The newest line of a seed's history; None if there is none."""
+    """The newest line of a seed's history; None if there is none, or none that can be read."""
     try:
         lines = (folder / "history.jsonl").read_bytes().splitlines()
-        return json.loads(lines[-1])
+        entry = json.loads(lines[-1])
     except (OSError, ValueError, IndexError):
         return None
+    whole = isinstance(entry, dict) and isinstance(entry.get("iteration"), int)
+    return entry if whole else None
 
 
 def fraction_done(run: Run) -> float:

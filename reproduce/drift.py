@@ -1,7 +1,7 @@
 """Has the code drifted? Fresh runs against the committed results, as far as seeds can tell.
 
-A fresh run that was made by the same seeds, commit and device says the same numbers. One by other
-code may differ as two sets of seeds differ, and no more.
+Made by the same code on the same device, a seed says the same numbers: those that do are equal. All
+others may differ as two sets of seeds differ, and no more.
 """
 
 import math
@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from scipy.stats import t
 
 from . import experiments, report
+from .table import aligned
 from .verdict import holm, welch
 
 METRICS = "elbo eubo log_z_is ess delta_log_z delta_log_z_rw w2 modes".split()
@@ -91,6 +92,8 @@ def check(only: Sequence[str] = ()) -> tuple[str, int]:
     drifted = sum(finding.verdict == DRIFT for finding in findings)
     if not compared:
         last = "nothing to compare: no finished run here has a committed row of its profile"
+        if findings:
+            last = f"nothing to compare: one seed here and one committed have {UNKNOWN}"
         return "\n".join([*notes, *_lines(findings), last]), 2
     equal = sum(finding.verdict == EQUAL for finding in findings)
     last = (
@@ -101,7 +104,7 @@ def check(only: Sequence[str] = ()) -> tuple[str, int]:
 
 
 def _same(before: dict, was: dict, row: dict, now: dict) -> bool:
-    """Whether all seeds that both have are there and equal."""
+    """Whether each fresh seed is a committed one, and says the same number."""
     old = dict(zip(before["seeds"], was["values"], strict=True))
     new = dict(zip(row["seeds"], now["values"], strict=True))
     shared = old.keys() & new.keys()
@@ -132,7 +135,7 @@ def _lines(findings: list[Finding]) -> list[str]:
         p = "" if f.p is None else f"{f.p:.2g}"
         cells = [f.task, f.method, f.profile, f.metric]
         lines.append([*cells, _cell(f.committed), _cell(f.fresh), p, f.verdict])
-    return report.aligned(lines)
+    return aligned(lines)
 
 
 def _cell(summary: dict | None) -> str:

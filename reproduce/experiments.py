@@ -14,6 +14,13 @@ import yaml
 
 import gfnlite as gl
 
+from .reading import BadInput, read_yaml
+
+__all__ = [
+    "BadInput", "Run", "check", "check_seeds", "load", "notebook_parameters", "parameters",
+    "parse_settings", "select",
+]  # fmt: skip
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "reproduce" / "experiments"
 NOTEBOOKS = ROOT / "notebooks"
@@ -27,10 +34,6 @@ OPTIONAL = ("overrides", "published")
 # Parameters that a run sets itself; the others of a notebook are overrides of its preset, and
 # `settings`, if it has that, takes every setting that has no parameter of its own.
 OWN_PARAMETERS = {"task", "method", "profile", "seeds", "out_dir", "track", "settings"}
-
-
-class BadInput(ValueError):
-    """A mistake in YAML or on the command line, in one line that says what is allowed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,12 +204,7 @@ def notebook_parameters(notebook: str) -> frozenset[str]:
 
 
 def _read(path: Path, profile: str, seeds: list[int] | None) -> list[Run]:
-    try:
-        data = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" line {where.line + 1}" if where else ""
-        raise BadInput(f"{path.name}{line}: not valid YAML") from error
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise BadInput(f"{path.name}: must be a mapping with the keys {', '.join(KEYS)}")
     for key, value in data.items():

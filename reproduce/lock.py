@@ -47,14 +47,15 @@ def is_locked(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        return not _take(handle)
+        # Shared: two that look at once do not take each other for somebody at work.
+        return not _take(handle, fcntl.LOCK_SH)
     finally:
         os.close(handle)
 
 
-def _take(handle: int) -> bool:
+def _take(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False

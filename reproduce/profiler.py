@@ -58,11 +58,11 @@ class Profile:
         yield f"  on {device_name()}: {self.plain:.2f} ms a step, {self.profiled:.2f} profiled"
         total = sum(self.kinds.values()) or 1.0
         yield f"  {'kind of operation':<32} {'ms a step':>9} {'share':>6}"
-        for name, spent in sorted(self.kinds.items(), key=lambda item: -item[1]):
-            yield f"  {name:<32} {spent:9.2f} {spent / total:6.0%}"
+        for name, took in sorted(self.kinds.items(), key=lambda item: -item[1]):
+            yield f"  {name:<32} {took:9.2f} {took / total:6.0%}"
         yield f"  {f'operation, the first {TOP}':<32} {'ms a step':>9} {'share':>6} {'calls':>7}"
-        for name, spent, calls in self.operations[:TOP]:
-            yield f"  {name[:32]:<32} {spent:9.2f} {spent / total:6.0%} {calls:7.0f}"
+        for name, took, calls in self.operations[:TOP]:
+            yield f"  {name[:32]:<32} {took:9.2f} {took / total:6.0%} {calls:7.0f}"
         if self.search is not None:
             spread = self.search / config.ls_every
             yield (

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import yaml
-
-from .experiments import BadInput
+from .reading import BadInput, read_yaml
 from .verdict import DIFFERS, settle
 
 KINDS = ("explained: ", "open: ")
@@ -16,12 +14,7 @@ def read(path: Path) -> dict[str, dict[str, dict[str, str]]]:
     Raises:
         BadInput: for anything of another shape, or a text that neither explains nor is open.
     """
-    try:
-        data = yaml.safe_load(path.read_text()) if path.exists() else None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" line {where.line + 1}" if where else ""
-        raise BadInput(f"{path.name}{line}: not valid YAML") from error
+    data = read_yaml(path) if path.exists() else None
     entries = _mapping(path, "the file", data)
     for task, methods in entries.items():
         entries[task] = _mapping(path, task, methods)

@@ -9,7 +9,6 @@ and the forest plots of the paper's columns as <task>.svg.
 
 import json
 import statistics
-from dataclasses import asdict
 from pathlib import Path
 
 import gfnlite as gl
@@ -17,7 +16,8 @@ from gfnlite.files import as_json, write_bytes
 
 from . import experiments, export, reasons
 from .experiments import BadInput, Run
-from .table import published, table
+from .runner import is_stale
+from .table import aligned, published, table
 
 FOLDER = experiments.ROOT / "reproduce" / "results"
 METRICS = (
@@ -55,7 +55,7 @@ def _row(folder: Path) -> dict:
         about["task"], about["method"], about["profile"], tuple(seeds), about["notebook"],
         about["overrides"],
     )  # fmt: skip
-    if asdict(type(run.config)()) | about["config"] != asdict(run.config):
+    if is_stale(folder):
         raise BadInput("left out, made with settings that have changed since")
     per_seed = [json.loads((folder / f"seed-{s}" / "metrics.json").read_text()) for s in seeds]
     changed = ", ".join(f"{name}={value}" for name, value in run.overrides.items())
@@ -110,24 +110,19 @@ def write_committed(
 
     A new run replaces the committed row of its method and profile, and its picture, unless it has
     fewer seeds: then the committed one stays and `notes` says so (with `replace`, it goes too).
-    Smoke runs and runs with changed settings stay out. All tables are judged anew, with the
-    reasons of reasons.yaml as it is now.
+    A run of uncommitted or unknown code is left out and noted, unless `allow_dirty`. Smoke runs and
+    runs with changed settings stay out. All tables are judged anew, with the reasons of
+    reasons.yaml as it is now.
 
     Raises:
-        BadInput: if a run's code had uncommitted changes, unless `allow_dirty`; or for a reason
-            that no cell of the tables needs. Then nothing is written.
+        BadInput: for a reason that no cell of the tables needs. Then nothing is written.
     """
     rows = [row for row in rows if row["profile"] != "smoke" and not row["changed"]]
     committed = read_committed()
+    if not allow_dirty:
+        rows = [row for row in rows if not _dirty(row, notes)]
     if not replace:
         rows = [row for row in rows if not _poorer(row, committed, notes)]
-    for row in rows:
-        clean = "+changes" not in row["commit"] and "unknown" not in row["commit"]
-        if not clean and not allow_dirty:
-            raise BadInput(
-                f"{row['runs'][0]} was made from uncommitted or unknown code: run it again from a "
-                "commit, or say --allow-dirty"
-            )
     entries = reasons.read(FOLDER.parent / "reasons.yaml")
     results = {}
     for task in sorted({row["task"] for row in rows} | set(committed) | _planned()):
@@ -141,8 +136,9 @@ def write_committed(
     written = [path for result in results.values() for path in _write(result)]
     for row in rows:
         if (row["task"], row["method"], row["profile"]) == PICTURE:
-            picture = (experiments.RUNS / row["runs"][0] / "samples.png").read_bytes()
-            written += _changed(FOLDER / f"{row['task']}.png", picture)
+            picture = experiments.RUNS / row["runs"][0] / "samples.png"
+            if picture.exists():  # a run does not need it to be done
+                written += _changed(FOLDER / f"{row['task']}.png", picture.read_bytes())
     return written
 
 
@@ -179,6 +175,17 @@ def _changed(path: Path, data: bytes) -> list[Path]:
     return [path]
 
 
+def _dirty(row: dict, notes: list[str]) -> bool:
+    """Whether nobody could say which code made the row; if so, say it."""
+    dirty = "+changes" in row["commit"] or "unknown" in row["commit"]
+    if dirty:
+        notes.append(
+            f"{row['runs'][0]}: left out, made from uncommitted or unknown code: run it again from "
+            "a commit, or say --allow-dirty"
+        )
+    return dirty
+
+
 def _poorer(row: dict, committed: dict, notes: list[str]) -> bool:
     """Whether the committed row of this method and profile has more seeds; if so, say it."""
     for old in committed.get(row["task"], {"rows": []})["rows"]:
@@ -206,15 +213,6 @@ def text_table(rows: list[dict]) -> str:
         what = [row["task"], row["method"], row["profile"], str(len(row["seeds"]))]
         lines.append([*what, *values, modes])
     return "\n".join(aligned(lines))
-
-
-def aligned(lines: list[list[str]]) -> list[str]:
-    """Lines of cells as text, each column as wide as its widest cell."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return [
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
 
 
 def _cell(summary: dict | None) -> str:

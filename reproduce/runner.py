@@ -15,14 +15,26 @@ from gfnlite.machine import device_name, peak_memory
 from .experiments import Run
 from .lock import is_locked, locked
 from .provenance import code_label, now, provenance
+from .reading import read_mapping
 from .stopping import GRACE, Stop, Stopped, stoppable
 
-__all__ = ["amend", "execute", "finished", "missing_seeds", "record_of", "status"]
+__all__ = [
+    "amend", "execute", "finished", "folder_status", "is_stale", "missing_seeds", "record_of",
+    "status", "why_not",
+]  # fmt: skip
 
 
 def finished(run: Run) -> bool:
-    """Whether every seed of the run has its metrics."""
+    """Whether every seed of the run has its metrics, made with its settings of today."""
     return status(run) == "done" and not missing_seeds(run)
+
+
+def why_not(run: Run) -> str | None:
+    """Why the run is not to be executed, in words; None: it is."""
+    state = status(run)
+    if state == "stale":  # its seeds and new ones would be of different settings
+        return "stale: made with other settings; `clean --what stale` removes it"
+    return "done already" if state == "done" and not missing_seeds(run) else None
 
 
 def missing_seeds(run: Run) -> list[int]:
@@ -32,24 +44,52 @@ def missing_seeds(run: Run) -> list[int]:
 
 def record_of(folder: Path) -> dict:
     """run.json of a folder; empty if there is none, or none that can be read."""
-    try:
-        record = json.loads((folder / "run.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    return read_mapping(folder / "run.json")
 
 
 def status(run: Run) -> str:
-    """missing, running, done, failed or interrupted (also if its process is no more)."""
+    """missing, running, done, failed, interrupted (also if its process is no more), or stale."""
     return folder_status(run.folder)
 
 
-def folder_status(folder: Path) -> str:
-    """The same of a folder; unreadable if run.json is there and damaged."""
+def folder_status(folder: Path, ours: bool = False) -> str:
+    """The same of a folder; unreadable if run.json is there and damaged.
+
+    Args:
+        folder: of a run.
+        ours: this process holds its lock, so that nobody else works in it.
+    """
+
+    def at_work() -> bool:
+        return not ours and is_locked(folder)
+
     if not (folder / "run.json").exists():
-        return "running" if is_locked(folder) else "missing"
-    state = record_of(folder).get("status", "unreadable")
-    return "interrupted" if state == "running" and not is_locked(folder) else state
+        return "running" if at_work() else "missing"
+    state = record_of(folder).get("status")
+    if state == "running" and not at_work():
+        state = record_of(folder).get("status")  # it may have ended between the two looks
+        state = "interrupted" if state == "running" else state
+    if state not in ("running", "done", "failed", "interrupted"):
+        return "unreadable"
+    return "stale" if state != "running" and is_stale(folder) else state
+
+
+def is_stale(folder: Path) -> bool:
+    """Whether what is kept in the folder was made with settings that can no longer be made.
+
+    A setting that did not exist then is at its default now, or the run had another name.
+    """
+    about = read_mapping(folder / "config.json")
+    try:
+        made = about["config"]
+        names = (about["task"], about["method"], about["profile"])
+        now = Run(*names, (), about["notebook"], about["overrides"]).config
+    except ValueError:  # its task, its method or a setting is no more
+        return True
+    except (KeyError, TypeError):  # nothing ran there, or nothing can be told
+        return False
+    usual = dataclasses.asdict(type(now)())
+    return isinstance(made, dict) and usual | made != dataclasses.asdict(now)
 
 
 def execute(run: Run, limit: float | None = None, grace: float = GRACE) -> str:

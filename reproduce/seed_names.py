@@ -5,12 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
-import yaml
-
 import gfnlite as gl
 
 from . import experiments
 from .experiments import BadInput, Run
+from .reading import read_yaml
 from .seed_table import ROWS, Row, Switch
 
 NOTEBOOKS = {"manywell": "07_manywell", "vae": "08_vae_conditional", "": "04_25gmm"}  # by prefix
@@ -51,17 +50,7 @@ def from_yaml(path: str | Path) -> Run:
     Raises:
         BadInput: for a file that cannot be read, an unknown key or as `from_flags`.
     """
-    name = _shown(Path(path).name)[1:-1]
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise BadInput(f"{name}{line}: not valid YAML") from error
-    except OSError as error:
-        raise BadInput(f"{name}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # bytes that are no text, an impossible date
-        raise BadInput(f"{name}: not valid YAML") from error
+    name, data = _shown(Path(path).name)[1:-1], read_yaml(Path(path))
     nested = data.pop("gfn", {}) if isinstance(data, dict) else None
     if not isinstance(nested, dict):
         raise BadInput(f"{name}: must be a mapping, and gfn: in it another")

@@ -7,6 +7,7 @@ from gfnlite.files import write_bytes
 
 from . import experiments, runner
 from .experiments import BadInput
+from .reading import read_mapping
 
 __all__ = ["describe", "find", "page"]
 
@@ -32,27 +33,28 @@ def find(name: str) -> Path:
 
 def describe(folder: Path) -> list[str]:
     """Lines about a run: state, settings, provenance, curves and metrics of each seed."""
-    record, about = runner.record_of(folder), _read(folder / "config.json")
+    record, about = runner.record_of(folder), read_mapping(folder / "config.json")
     said = [folder.name, f"state      {runner.folder_status(folder)}"]
     if record.get("cause"):
         said.append(f"cause      {record['cause']}")
-    overrides = about.get("overrides") or {}
+    overrides, config = _mapping(about.get("overrides")), _mapping(about.get("config"))
     changes = ", ".join(f"{k}={v}" for k, v in overrides.items()) or "as the preset has them"
     said.append(f"settings   {changes}")
     for name in ("steps", "iterations", "batch_size", "objective", "exploration", "sigma2", "lr"):
-        said.append(f"  {name:<14}{about.get('config', {}).get(name)}")
+        said.append(f"  {name:<14}{config.get(name)}")
     said.append(f"commits    {_commits(record)}")
     for name in ("device", "host", "started", "finished", "wall_seconds", "peak_memory", "slurm"):
         if record.get(name) is not None:
             said.append(f"{name:<12} {record[name]}")
-    for seed in sorted(folder.glob("seed-*"), key=lambda path: int(path.name[5:])):
+    seeds = [path for path in folder.glob("seed-*") if path.name[5:].isdecimal()]
+    for seed in sorted(seeds, key=lambda path: int(path.name[5:])):
         said.append(seed.name)
         said += _curves(seed)
-        metrics = _read(seed / "metrics.json")
+        metrics = read_mapping(seed / "metrics.json")
         said += [f"  {name:<14}{metrics[name]:.6g}" for name in METRICS
                  if isinstance(metrics.get(name), int | float)]  # fmt: skip
     if record.get("traceback"):
-        said += ["traceback", *record["traceback"].rstrip().splitlines()[-15:]]
+        said += ["traceback", *str(record["traceback"]).rstrip().splitlines()[-15:]]
     said += [f"file       {folder / name}" for name in ("notebook.ipynb", "log.txt")
              if (folder / name).exists()]  # fmt: skip
     return said
@@ -77,12 +79,12 @@ def page(folder: Path) -> Path:
 def _curves(seed: Path) -> list[str]:
     try:
         lines = (seed / "history.jsonl").read_text().splitlines()
-        history = [json.loads(line) for line in lines]
+        history = [_mapping(json.loads(line)) for line in lines]
     except (OSError, ValueError):
         return []
     drawn = []
     for name in ("elbo", "eubo"):
-        values = [entry[name] for entry in history if entry.get(name) is not None]
+        values = [e[name] for e in history if isinstance(e.get(name), int | float)]
         if values:
             curve = f"{values[0]:9.2f} {_sparkline(values)} {values[-1]:.2f}"
             drawn.append(f"  {name.upper()} {curve}")
@@ -99,14 +101,10 @@ def _sparkline(values: list[float]) -> str:
 
 
 def _commits(record: dict) -> str:
-    commits = record.get("commits")
-    made = commits.values() if isinstance(commits, dict) else []
-    return ", ".join(dict.fromkeys(c[:10] + c[40:] for group in made for c in group)) or "unknown"
+    made = [group for group in _mapping(record.get("commits")).values() if isinstance(group, list)]
+    commits = [str(commit) for group in made for commit in group]
+    return ", ".join(dict.fromkeys(c[:10] + c[40:] for c in commits)) or "unknown"
 
 
-def _read(path: Path) -> dict:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _mapping(value) -> dict:
+    return value if isinstance(value, dict) else {}

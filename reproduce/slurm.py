@@ -3,16 +3,23 @@
 import json
 import os
 import subprocess
+import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from . import experiments
 from .experiments import BadInput, Run
 from .provenance import slurm_ids
+from .reading import read_mapping
 
 __all__ = ["PATIENCE", "Queued", "cancel", "queue", "requeue", "run_of", "slurm"]
 
-PATIENCE = 10  # seconds that Slurm's controller may take to answer `status`
+PATIENCE = 10  # seconds that Slurm's controller may take to answer
+PAUSES = (1, 5)  # seconds before the second and the third try of what must not fail
+
+
+class NoSlurm(BadInput):
+    """A machine without Slurm's commands."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Queued:
 
 @dataclass(frozen=True)
 class _Row:
-    """A job, or a task of an array, in the queue; `run` is its entry in the manifest."""
+    """A job, or a task of an array, in the queue; `run` is its entry in the manifest, if whole."""
 
     job: str
     task: str
@@ -39,23 +46,43 @@ class _Row:
 
 
 def requeue() -> bool:
-    """Have the job that this process is in start again later; False if it has been cancelled."""
+    """Have the job that this process is in start again later; False if it has been cancelled.
+
+    Raises:
+        BadInput: if Slurm does not answer when asked three times.
+    """
     ids = slurm_ids(os.environ) or {}
     job = f"{ids['array']}_{ids['task']}" if "array" in ids else ids.get("job")
     if job is None:
         return False
-    state = slurm("squeue", "--noheader", f"--jobs={job}", "--format=%T").strip()
+    state = _insist("squeue", "--noheader", f"--jobs={job}", "--format=%T").strip()
     # A job that has been cancelled could be requeued as well, which nobody would expect.
     if state == "RUNNING":
-        slurm("scontrol", "requeue", job)
+        _insist("scontrol", "requeue", job)
     return state == "RUNNING"
 
 
-def queue() -> dict[str, Queued]:
-    """What Slurm's queue says of runs, by their names; empty without Slurm, or if it is silent."""
+def _insist(*words: str) -> str:
+    """As `slurm`, three times if need be: its controller may be busy when many jobs are warned."""
+    for pause in PAUSES:
+        try:
+            return slurm(*words, timeout=PATIENCE)
+        except BadInput:
+            time.sleep(pause)
+    return slurm(*words, timeout=PATIENCE)
+
+
+def queue(strict: bool = False) -> dict[str, Queued]:
+    """What Slurm's queue says of runs, by their names; empty without Slurm, or if it is silent.
+
+    Raises:
+        BadInput: if it is there and silent, and `strict`.
+    """
     try:
         rows = _ours()
-    except BadInput:
+    except BadInput as error:
+        if strict and not isinstance(error, NoSlurm):
+            raise
         return {}
     found = {}
     for row in rows:
@@ -103,19 +130,26 @@ def _ours() -> list[_Row]:
         task = task if task.isdecimal() else ""
         if job in known and state != "COMPLETING":  # it ends
             run = dict(enumerate(known[job])).get(int(task)) if task else None
-            rows.append(_Row(job, task, state, reason.strip("()"), run))
+            rows.append(_Row(job, task, state, reason.strip("()"), run if _is_entry(run) else None))
     return rows
 
 
 def _submitted() -> Iterator[tuple[str, list[dict]]]:
     """Ids of all jobs ever submitted from here, oldest first, each with its manifest's entries."""
     for record in sorted((experiments.RUNS / ".slurm").glob("*/submitted.json")):
-        try:
-            for name, job in json.loads(record.read_text()).items():
-                manifest = record.with_name(f"{name}.json")
-                yield job, json.loads(manifest.read_text()) if manifest.exists() else []
-        except (OSError, ValueError):
-            continue  # damaged: no job can be told from it
+        for name, job in read_mapping(record).items():
+            if not isinstance(job, str):  # about to be submitted, and not known to have been
+                continue
+            try:
+                entries = json.loads(record.with_name(f"{name}.json").read_text())
+            except (OSError, ValueError):  # no array, or damaged
+                entries = []
+            yield job, entries if isinstance(entries, list) else []
+
+
+def _is_entry(run) -> bool:
+    whole = isinstance(run, dict) and run.keys() >= {"name", *(one.name for one in fields(Run))}
+    return whole and isinstance(run["name"], str) and isinstance(run["seeds"], list)
 
 
 def run_of(entry: dict) -> Run:
@@ -133,7 +167,7 @@ def slurm(*words: str, timeout: float | None = None) -> str:
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=timeout)
     except FileNotFoundError as error:
-        raise BadInput(f"{words[0]} is not here: this needs Slurm's commands") from error
+        raise NoSlurm(f"{words[0]} is not here: this needs Slurm's commands") from error
     except (subprocess.TimeoutExpired, ValueError, OSError) as error:
         raise BadInput(f"{words[0]}: {error}") from error
     if done.returncode:

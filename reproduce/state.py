@@ -1,20 +1,24 @@
 """Where runs stand, all together: from their folders, their locks and Slurm's queue."""
 
-import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from . import experiments, runner
 from .display import fraction_done
 from .experiments import Run
+from .lock import Busy, locked
+from .reading import read_mapping
 from .slurm import Queued, queue
+from .table import aligned
 
-__all__ = ["Standing", "lines", "removable", "standing", "standings", "table"]
+__all__ = ["Standing", "lines", "removable", "remove", "standing", "standings", "table"]
 
 STATES = {  # in this order, with the colour that a terminal shows them in
     "running": "cyan",
@@ -53,11 +57,9 @@ def standing(run: Run, queued: Queued | None = None) -> Standing:
     state, record = runner.status(run), runner.record_of(run.folder)
     missing = runner.missing_seeds(run)
     done = tuple(seed for seed in run.seeds if seed not in missing)
-    if state == "done" and _made_otherwise(run, record):
-        state = "stale"
-    elif state == "done" and missing:  # it was run with other seeds than these
+    if state == "done" and missing:  # it was run with other seeds than these
         state = "partly done" if done else "missing"
-    note = record.get("cause") or ""
+    note = str(record.get("cause") or "")
     if state == "running":
         note = _place(record)
     elif state != "done" and queued:  # locks may not reach from one node to another: it knows
@@ -66,9 +68,9 @@ def standing(run: Run, queued: Queued | None = None) -> Standing:
     return Standing(run, state, done, fraction, _elapsed(state, record), note)
 
 
-def standings(runs: Iterable[Run]) -> list[Standing]:
-    """Where runs stand, Slurm's queue read once."""
-    queued = queue()
+def standings(runs: Iterable[Run], strict: bool = False) -> list[Standing]:
+    """Where runs stand, Slurm's queue read once; `strict` as for `queue`."""
+    queued = queue(strict)
     return [standing(run, queued.get(run.name)) for run in runs]
 
 
@@ -83,64 +85,56 @@ def table(found: list[Standing], everything: bool = False) -> Table:
         if one.state != "missing" or everything:
             made.add_row(
                 one.run.name,
-                f"[{STATES[one.state]}]{one.state}[/]",
+                Text(one.state, STATES[one.state]),
                 f"{len(one.done)}/{len(one.run.seeds)}",
                 f"{one.fraction:.0%}",
                 _clock(one.elapsed),
-                one.note.replace("[", r"\["),
+                Text(one.note),  # in which a bracket is no markup
             )
     return made
 
 
 def lines(made: Table) -> Iterator[str]:
     """The same as plain text, every name in full."""
-    from rich.text import Text
-
-    columns = [[Text.from_markup(str(cell)).plain for cell in c.cells] for c in made.columns]
-    heads = [str(column.header) for column in made.columns]
-    widths = [max(map(len, [head, *cells])) for head, cells in zip(heads, columns, strict=True)]
+    columns = [[str(column.header), *map(str, column.cells)] for column in made.columns]
     yield str(made.title)
-    for row in [heads, *zip(*columns, strict=True)]:
-        yield "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+    yield from aligned([list(row) for row in zip(*columns, strict=True)])
 
 
 def removable(kinds: set[str]) -> list[Path]:
-    """Folders of these kinds (stale, failed, interrupted, smoke) that nobody works in."""
-    known = {run.name for name in ("smoke", "quick", "full") for run in experiments.load(name)}
-    found = []
-    for folder in sorted(experiments.RUNS.glob("[!.]*/")):
-        state, about = runner.folder_status(folder), _about(folder)
-        default = not about.get("overrides")  # with settings of one's own it is nobody's grid
-        is_kind = {
-            "stale": default and folder.name not in known and bool(about),
-            "failed": state == "failed",
-            "interrupted": state == "interrupted",
-            "smoke": about.get("profile") == "smoke",
-        }
-        if state != "running" and any(is_kind[kind] for kind in kinds):
-            found.append(folder)
-    return found
+    """Folders of these kinds (stale, failed, interrupted, smoke) that nobody works in.
+
+    Raises:
+        BadInput: if Slurm is there and does not say which of them wait or run.
+    """
+    queued = queue(strict=True)
+    folders = sorted(experiments.RUNS.glob("[!.]*/"))
+    return [f for f in folders if f.name not in queued and kinds & _kinds(f)]
 
 
-def _about(folder: Path) -> dict:
+def remove(folder: Path, kinds: set[str]) -> bool:
+    """Remove a folder if it still is of these kinds and nobody works in it; whether it was."""
     try:
-        about = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return about if isinstance(about, dict) else {}
+        with locked(folder, patience=0):
+            found = bool(kinds & _kinds(folder, ours=True))
+            if found:
+                shutil.rmtree(folder)
+            return found
+    except Busy:
+        return False
 
 
-def _made_otherwise(run: Run, record: dict) -> bool:
-    """Whether the settings that it was made with, or gfnlite's version, are no longer these."""
-    made, version = _about(run.folder).get("config"), record.get("versions", {}).get("gfnlite")
-    now = asdict(run.config)
-    # A setting that did not exist then is at its default now, or the run had another name.
-    same = isinstance(made, dict) and now | made == now
-    return not same or version != runner.gl.__version__
+def _kinds(folder: Path, ours: bool = False) -> set[str]:
+    state = runner.folder_status(folder, ours)
+    if state == "running":
+        return set()
+    smoke = read_mapping(folder / "config.json").get("profile") == "smoke"
+    return {state, "smoke"} if smoke else {state}
 
 
 def _place(record: dict) -> str:
-    slurm = record.get("slurm") or {}
+    slurm = record.get("slurm")
+    slurm = slurm if isinstance(slurm, dict) else {}
     if "array" in slurm:
         return f"Slurm job {slurm['array']}_{slurm.get('task')} on {record.get('host')}"
     job = f"Slurm job {slurm['job']}, " if "job" in slurm else ""
@@ -149,10 +143,11 @@ def _place(record: dict) -> str:
 
 def _elapsed(state: str, record: dict) -> float | None:
     if state != "running":
-        return record.get("wall_seconds")
+        seconds = record.get("wall_seconds")
+        return seconds if isinstance(seconds, int | float) else None
     try:
         return (datetime.now(UTC) - datetime.fromisoformat(record["started"])).total_seconds()
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, TypeError):
         return None
 
 

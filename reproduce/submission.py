@@ -51,7 +51,8 @@ class Options:
         for name in self.settings:
             if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
                 raise BadInput(f"--sbatch {name}: must be a long option of sbatch without its --")
-            if name in OWN:
+            # sbatch takes any abbreviation that is unambiguous.
+            if any(own.startswith(name) for own in OWN):
                 raise BadInput(f"--sbatch {name}: is set by `submit` itself")
         # Slurm may send its signal a minute early: a job must get further than that.
         if self.minutes is not None and self.minutes * 60 <= self.warning + 60:
@@ -123,17 +124,23 @@ def jobs(runs: Sequence[Run], options: Options, folder: Path) -> list[Job]:
 def submit(planned: Sequence[Job], folder: Path) -> dict[str, str]:
     """Write the arrays' manifests to `folder` and submit all jobs, or none; their ids by name.
 
+    Whatever ends it on the way, what was submitted is cancelled; after a kill -9, submitted.json
+    has the jobs that are in the queue, and those that are not as null.
+
     Raises:
         BadInput: for what sbatch does not accept, in its words.
     """
     ids: dict[str, str] = {}
+    for job in planned:
+        if job.runs:
+            gl.write_json(folder / f"{job.name}.json", [entry(run) for run in job.runs])
+    intent = dict.fromkeys(job.name for job in planned)
+    gl.write_json(folder / "submitted.json", intent)
     try:
         for job in planned:
-            if job.runs:
-                gl.write_json(folder / f"{job.name}.json", [entry(run) for run in job.runs])
             ids[job.name] = slurm(*job.words(ids)).strip().split(";")[0]
-            gl.write_json(folder / "submitted.json", ids)
-    except BadInput:
+            gl.write_json(folder / "submitted.json", intent | ids)
+    except BaseException:  # a full disk or Ctrl-C as well: half of it would run unseen
         if ids:
             slurm("scancel", *ids.values())
         raise
@@ -198,7 +205,10 @@ def _max_array_size() -> int:
     except BadInput:  # a dry run away from the cluster
         return USUAL_ARRAY_SIZE
     found = re.search(r"MaxArraySize\s*=\s*(\d+)", config)
-    return int(found[1]) if found else USUAL_ARRAY_SIZE
+    most = int(found[1]) if found else USUAL_ARRAY_SIZE
+    if most == 0:
+        raise BadInput("MaxArraySize=0: this cluster takes no job arrays, which `submit` needs")
+    return most
 
 
 def entry(run: Run) -> dict:

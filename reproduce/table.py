@@ -104,3 +104,12 @@ def _floor(task: str) -> dict | None:
     steps, sigma2 = gl.PROFILES["full"]["steps"], gl.TASKS[task]["sigma2"]
     least = variance_floor(gl.named_target(task), steps, sigma2)
     return least and {"delta_log_z": round(least, 4), "steps": steps, "sigma2": sigma2}
+
+
+def aligned(lines: list[list[str]]) -> list[str]:
+    """Lines of cells as text, each column as wide as its widest cell."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return [
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]

@@ -113,3 +113,13 @@ def test_the_notebook_runs_in_smoke(tmp_path, monkeypatch):
     assert row["method"] == "AIS+MALA" and row["metrics"]["eubo"] is None
     assert len(row["metrics"]["elbo"]["values"]) == 2
     assert (run.folder / "samples.png").exists()
+    # Begun anew, seeds that are done are left as they are.
+    first, second = (run.folder / f"seed-{seed}" / "metrics.json" for seed in run.seeds)
+    before = second.read_bytes()
+    first.write_text("kept")
+    second.unlink()
+    assert runner.execute(run) == "done" and first.read_text() == "kept"
+    again, old = json.loads(second.read_text()), json.loads(before)
+    assert again | {"seconds": 0} == old | {"seconds": 0}
+    notebook = (run.folder / "notebook.ipynb").read_text()
+    assert "<th>seed 1</th>" in notebook and "<th>seed 0</th>" not in notebook

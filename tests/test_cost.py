@@ -46,20 +46,28 @@ def test_estimates_are_within_a_factor_of_two_of_what_was_measured(run, row):
 
 def test_what_was_measured_is_taken_and_says_on_what(here, monkeypatch):
     rows = json.loads((report.FOLDER / "25gmm.json").read_text())["rows"]
-    (row,) = [r for r in rows if (r["method"], r["profile"]) == ("TB+Expl", "full")]
-    assert "NVIDIA" in row["device"]  # so on a CPU it says nothing
-    assert cost.estimate(RUN).source.startswith("estimated from the benchmark on cpu")
+    on_gpu = [r for r in rows if r["seeds"] and r["device"].startswith("NVIDIA")]
+    mixed, alone = (
+        [r for r in on_gpu if (" then " in r["device"]) == moved] for moved in (True, False)
+    )
+    row = alone[0]
+    run = replace(RUN, method=row["method"])
+    # so on a CPU it says nothing
+    assert cost.estimate(run).source.startswith("estimated from the benchmark on cpu")
     monkeypatch.setattr(cost.torch.cuda, "is_available", lambda: True)
-    found, each = cost.estimate(RUN), row["metrics"]["seconds"]["mean"]
+    # nor does one that moved from a GPU to a CPU say what either takes
+    moved = replace(RUN, method=mixed[0]["method"])
+    assert cost.estimate(moved).source.startswith("estimated from other runs")
+    found, each = cost.estimate(run), row["metrics"]["seconds"]["mean"]
     assert found == cost.Cost(each, 5 * each, f"measured on {row['device']}")
     # seeds that are done cost nothing more
     for seed in (0, 3):
-        folder = RUN.folder / f"seed-{seed}"
+        folder = run.folder / f"seed-{seed}"
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text("{}")
-    assert cost.estimate(RUN).seconds == 3 * each == 3 * found.seconds_per_seed
+    assert cost.estimate(run).seconds == 3 * each == 3 * found.seconds_per_seed
     # with a setting changed it is another run
-    assert cost.estimate(replace(RUN, overrides={"lr": 2e-3})).source.startswith("estimated")
+    assert cost.estimate(replace(run, overrides={"lr": 2e-3})).source.startswith("estimated")
 
 
 def estimated(task="25gmm", method="TB+Expl", profile="full", **changes):

@@ -132,8 +132,12 @@ def test_code_without_a_history_is_unknown_and_not_reported(house):
     record.write_text(record.read_text().replace('"commits"', '"once"'))
     commits = {row["method"]: row["commit"] for row in report.collect([])}
     assert commits == {"TB": "0123abc", "TB+Expl": "unknown"}
-    with pytest.raises(experiments.BadInput, match="unknown code"):
-        report.write_committed(report.collect([]), [])
+    notes = []
+    report.write_committed(report.collect([]), notes)
+    (note,) = notes
+    assert (
+        note.startswith(second.name) and "left out, made from uncommitted or unknown code" in note
+    )
 
 
 def test_collect_keeps_the_paper_s_columns_where_no_truth_is_known(house):
@@ -233,11 +237,22 @@ def test_report_keeps_out_smoke_changed_and_dirty_runs(house):
     local = json.loads((report.FOLDER / "local/25gmm.json").read_text())["rows"]
     assert len(local) == 4
 
+    # A dirty run is left out and said, and is in the way of no other.
     finish(runs()[0], commit="0123abc+changes")
-    with pytest.raises(experiments.BadInput, match="made from uncommitted or unknown code"):
-        report.write_committed(report.collect([]), [])
+    finish(runs()[1], commit="4567def")
+    notes = []
+    written = report.write_committed(report.collect([]), notes)
+    assert "4567def" in written[0].read_text() and "+changes" not in written[0].read_text()
+    assert len(notes) == 1 and "uncommitted or unknown code" in notes[0]
     written = report.write_committed(report.collect([]), [], allow_dirty=True)
     assert "0123abc+changes" in written[0].read_text()
+
+
+def test_a_run_without_its_picture_is_reported(house):
+    (run,) = [finish(run) for run in runs() if run.method == "TB+Expl"]
+    (run.folder / "samples.png").unlink()
+    written = report.write_committed(report.collect([]), [])
+    assert [path.name for path in written] == ["25gmm.json", "25gmm.csv", "25gmm.svg"]
 
 
 def test_a_task_with_a_published_table_is_shown_before_anything_is_run(house, monkeypatch):
@@ -593,6 +608,16 @@ def test_drift_compares_like_with_like(house):
     assert drift.check(["method=TB+Expl"])[1] == 0
     with pytest.raises(experiments.BadInput, match="no such method; allowed: TB, TB"):
         drift.check(["method=PIS"])
+
+
+def test_drift_of_one_seed_against_another_says_why_it_compares_nothing(house):
+    finish(runs(seeds=[0])[0])
+    report.write_committed(report.collect([]), [])
+    finish(runs(seeds=[1])[0])
+    shutil.rmtree(runs()[0].folder / "seed-0")
+    text, code = drift.check()
+    assert code == 2 and text.endswith("one seed here and one committed have " + drift.UNKNOWN)
+    assert "no finished run here has" not in text
 
 
 # ---------------------------------------------------------------- what is committed

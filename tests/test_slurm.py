@@ -403,8 +403,37 @@ def test_a_damaged_record_hides_no_other_job(place, monkeypatch):
     assert list(slurm.queue()) == [run.name]
 
 
+def test_a_cluster_without_arrays_is_said(place, monkeypatch):
+    place("arrays")
+    monkeypatch.setattr(submission, "slurm", lambda *words, **_: "MaxArraySize = 0\n")
+    with pytest.raises(experiments.BadInput, match="MaxArraySize=0: this cluster takes no job"):
+        plan(experiments.load("quick"))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, experiments.BadInput, OSError])
+def test_whatever_stops_a_submission_cancels_it(place, monkeypatch, error):
+    home, asked = place("half"), []
+    planned = list(plan(experiments.select(experiments.load("quick"), ["task=25gmm"])).values())
+
+    def answer(*words, **_):
+        asked.append(words)
+        # Before the first sbatch it is written down what is to come.
+        assert json.loads((home / "array-0.json").read_text())
+        known = json.loads((home / "submitted.json").read_text())
+        assert known == {"array-0": "7" if asked[1:] else None, "collect": None}
+        if words[0] == "sbatch" and asked[1:]:
+            raise error
+        return "7\n"
+
+    monkeypatch.setattr(submission, "slurm", answer)
+    with pytest.raises(error):
+        submission.submit(planned, home)
+    assert asked[-1] == ("scancel", "7") and len(asked) == 3
+
+
 BAD_OPTIONS = {
     "reserved": (["--sbatch", "array=0-9"], "array: is set by `submit` itself"),
+    "abbreviated": (["--sbatch", "arr=0-9"], "arr: is set by `submit` itself"),
     "no option": (["--sbatch", "--wrap=ls"], "No such option|must be a long option|requires"),
     "capital": (["--sbatch", "Nodes=1"], "must be a long option of sbatch"),
     "bare time": (["--time", "30"], "must be a time such as 30m"),
