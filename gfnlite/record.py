@@ -22,7 +22,7 @@ def record(
 
     The file has all of the evaluation, seed, seconds, n_modes and true_log_z; and, from other
     samples as few as the paper's tables use (arXiv:2402.05098), paper_elbo, paper_log_z_is, w2,
-    delta_log_z = log Z - paper_elbo and delta_log_z_rw = log Z - paper_log_z_is, with its sign. What
+    delta_log_z = log Z - paper_elbo, delta_log_z_rw = log Z - paper_log_z_is with its sign. What
     needs a truth that the target does not know is None. A file that is there stays as it is.
 
     Args:
