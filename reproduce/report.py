@@ -1,10 +1,10 @@
 """From run folders to tables: `collect` reads the metrics, `report` writes what is committed.
 
 Results of a task are {"task", "true_log_z", "floor": {"delta_log_z", "steps", "sigma2"}, "notes":
-{column: text}, "rows"}, floor and notes only where there are any, and a row is {"method", "profile", "seeds", "metrics":
-{name: {"mean", "std", "values"}}, "paper", "verdict", "reason", "runs", "commit", "device",
-"verdicts": {column: as in `verdict.judge`}}. Beside it lie the same as <task>.csv, and the forest
-plots of the paper's columns as <task>.svg.
+{column: text}, "rows"}, floor and notes only where there are any, and a row is {"method",
+"profile", "seeds", "metrics": {name: {"mean", "std", "values"}}, "paper", "verdict", "reason",
+"runs", "commit", "device", "verdicts": {column: as in `verdict.judge`}}. Beside it lie the same as
+<task>.csv, and the forest plots of the paper's columns as <task>.svg.
 """
 
 import json
