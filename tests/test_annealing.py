@@ -61,6 +61,15 @@ def test_metrics_are_those_of_a_sampler(tmp_path, method):
     assert torch.equal(again.x, found.x) and (tmp_path / "metrics.json").read_text() == "kept"
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_log_z_is_right_to_its_measured_error(method):
+    config = preset("9gmm", method, "quick", particles=2000)
+    found = torch.tensor([anneal(gl.gmm9, config, s, device="cpu")[0].log_z for s in range(6)])
+    error = 4 * found.std().item() / math.sqrt(6)
+    assert abs(found.mean().item() - gl.gmm9.log_z) < error
+    assert abs(found.mean().item() - gl.gmm9.log_z - 0.2) > error  # the twin
+
+
 def test_modes_are_counted_by_weight():
     """Two modes of equal width and unequal mass: the walk leaves as many particles in each."""
     target = gl.GMM([[-6.0], [6.0]], 0.5, weights=[0.8, 0.2])
