@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy.stats import t
 
 import gfnlite as gl
 from gfnlite import smc, step
@@ -32,13 +33,15 @@ def finds(log_z, mean, std, target, n=4000, **options):
     )
 
 
-def says(log_z, target, n, runs=6, **options):
-    """Whether the mean estimate of log Z is this, to 4 of its standard errors over other seeds.
+def says(log_z, target, n, runs=10, **options):
+    """Whether the mean estimate of log Z over other seeds is this, to its measured standard error.
 
-    Half the variance of log Z-hat is its bias (Jensen), which is far below one of them here.
+    It errs once in 10,000 times (t of so few runs). Half the variance of log Z-hat is its bias
+    (Jensen), which is far below one standard error here.
     """
     found = torch.tensor([run(target, n, seed=10 + s, **options).log_z for s in range(runs)])
-    return abs(found.mean().item() - log_z) < 4 * found.std().item() / math.sqrt(runs)
+    error = t.ppf(1 - 0.5e-4, runs - 1) * found.std().item() / math.sqrt(runs)
+    return abs(found.mean().item() - log_z) < error
 
 
 @pytest.mark.parametrize("resample", [True, False], ids=["SMC", "AIS"])
@@ -107,8 +110,8 @@ def test_modes_get_their_mass(target, scale, tolerance):
     found = run(target, 10_000, scale)
     share = target.modes_of(found.x).mean(0) / target.mode_mass
     assert (share - 1).abs().max() < tolerance
-    assert says(target.log_z, target, 2000, scale=scale)
-    assert not says(target.log_z + 0.15, target, 2000, scale=scale)  # the twin
+    assert says(target.log_z, target, 1000, scale=scale)
+    assert not says(target.log_z + 0.4, target, 1000, scale=scale)  # the twin
     torch.testing.assert_close(found.log_reward, target.log_reward(found.x))
     torch.testing.assert_close(found.score, target.score(found.x))
 
@@ -133,7 +136,7 @@ def test_a_condition_reaches_the_energy():
     held = gl.targets.conditioned(target, torch.tensor([2.0, -1.0]))
     assert (run(held).x.mean(0) - torch.tensor([2.0, -1.0])).abs().max() < 0.2
     assert says(math.log(2 * math.pi), held, 2000)
-    assert not says(math.log(2 * math.pi) + 0.15, held, 2000)  # the twin
+    assert not says(math.log(2 * math.pi) + 0.3, held, 2000)  # the twin
 
 
 @pytest.mark.parametrize("levels", [1, 2])
