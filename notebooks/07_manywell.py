@@ -229,7 +229,7 @@ Markdown("\n".join(lines))
 
 # %% [markdown]
 # The last column is a second witness, of samples alone: exact samples whose left wells are taken away
-# are as far from exact ones as the published samples are.
+# are about as far from exact ones as the published samples are.
 #
 # The first column hides it: an error of four nats looks like an inaccuracy that longer training
 # would mend. With a *fixed* variance even a sampler with all the right modes would show about one
