@@ -121,9 +121,10 @@ def evaluate(
 ) -> Evaluation:
     """What `GFNDiffusion.evaluate` says of a sampler, said of particles.
 
-    ELBO is the mean of their log-weights, at most log Z in expectation; after resampling all are
-    log Z's estimate, whose own mean is at most log Z too, and the effective sample size is None, as
-    one population does not know it. There is no EUBO: particles cannot be destroyed.
+    ELBO is the mean of their log-weights, which is at most log Z in expectation, up to what levels
+    and step sizes that adapt to the particles cost. After resampling all weights are log Z's
+    estimate: ELBO and effective sample size are None, as one population does not know them. There
+    is no EUBO, which needs a run backwards from exact samples (arXiv:1511.02543); none is done.
     """
     log_w = found.log_weight
     sources = {} if resampled else {"elbo": log_w, "log_z_is": log_w, "ess": log_w}
@@ -135,7 +136,7 @@ def evaluate(
         weights, modes = share.tolist(), modes_found(share, target.mode_mass)
     drawn = found.draw(len(log_w), generator)
     values = dict(
-        elbo=elbo(log_w),
+        elbo=None if resampled else elbo(log_w),
         eubo=None,
         log_z_is=found.log_z,
         log_z_learned=None,

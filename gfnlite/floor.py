@@ -10,14 +10,24 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .config import Config
 from .energy import LOG_2PI
 from .mixtures import GMM
 from .targets import Target
 from .wells import ManyWell
 
-__all__ = ["best_elbo", "floor"]
+__all__ = ["best_elbo", "floor", "has_floor"]
 
 FASTEST = 30.0  # no drift above it is ever worth its price on the targets here
+
+
+def has_floor(config: Config) -> bool:
+    """Whether `floor` binds a sampler of these settings: all of the process is the reference's.
+
+    That is the pinned process on the uniform grid, its variance and its way back not learned.
+    """
+    fixed = not (config.learn_variance or config.learn_backward)
+    return fixed and config.process == "pinned" and config.grid == "uniform"
 
 
 def floor(target: Target, steps: int, sigma2: float) -> float | None:

@@ -27,7 +27,7 @@ def interval(cell: dict | None, runs: int | None = None) -> tuple[float, float] 
 def forest(
     lines: Sequence[tuple[str, dict | None, dict | None]],
     truth: float | None = None,
-    floor: float | None = None,
+    floor: float | Sequence[float | None] | None = None,
     runs: int = 5,
     ax=None,
 ):
@@ -37,7 +37,7 @@ def forest(
         lines: (label, published, ours), the first on top; {"mean", "std"} and {"mean", "std",
             "values"}, or None.
         truth: a line where no error would be.
-        floor: a dashed line that nothing is better than, except by chance.
+        floor: a dashed line that nothing is better than, except by chance; or one for each line.
         runs: how many runs a published mean is of.
         ax: axes to draw into.
     """
@@ -57,8 +57,12 @@ def forest(
         ax.scatter(*zip(*seeds, strict=True), s=6, color=BLUE, linewidths=0)
     if truth is not None:
         ax.axvline(truth, color="black", linewidth=0.8, label="truth")
-    if floor is not None:
-        ax.axvline(floor, color=GREEN, linewidth=0.9, linestyle="--", label="floor")
+    floors = floor if isinstance(floor, Sequence) else [floor] * len(lines)
+    bound = [(last - i, value) for i, value in enumerate(floors) if value is not None]
+    if bound:
+        heights, values = zip(*bound, strict=True)
+        ends = [y - 0.5 for y in heights], [y + 0.5 for y in heights]
+        ax.vlines(values, *ends, GREEN, linewidth=0.9, linestyle="--", label="floor")
     ax.hlines([y + 0.5 for y in range(last)], 0, 1, GREY, linewidths=0.2, zorder=0,
               transform=ax.get_yaxis_transform())  # fmt: skip
     # A dollar in a name is a dollar, not mathematics.

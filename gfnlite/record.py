@@ -22,8 +22,8 @@ def record(
 
     The file has all of the evaluation, seed, seconds, n_modes and true_log_z; and, from other
     samples as few as the paper's tables use (arXiv:2402.05098), paper_elbo, paper_log_z_is, w2,
-    delta_log_z = log Z - paper_elbo and delta_log_z_rw = |log Z - paper_log_z_is|. What needs a
-    truth that the target does not know is None. A file that is there stays as it is.
+    delta_log_z = log Z - paper_elbo, delta_log_z_rw = log Z - paper_log_z_is with its sign. What
+    needs a truth that the target does not know is None. A file that is there stays as it is.
 
     Args:
         sampler: of a target without a condition.
@@ -56,8 +56,12 @@ def keep_metrics(
         "true_log_z": truth,
         "paper_elbo": paper["elbo"],
         "paper_log_z_is": paper["log_z_is"],
-        "delta_log_z": None if truth is None else truth - paper["elbo"],
-        "delta_log_z_rw": None if truth is None else abs(truth - paper["log_z_is"]),
+        "delta_log_z": _error(truth, paper["elbo"]),
+        "delta_log_z_rw": _error(truth, paper["log_z_is"]),
         "w2": paper["w2"],
     }
     write_json(path, metrics)
+
+
+def _error(truth: float | None, estimate: float | None) -> float | None:
+    return None if truth is None or estimate is None else truth - estimate

@@ -120,7 +120,7 @@ def _p(was: dict, now: dict | None) -> float | None:
     if n < 2:
         return None
     if len(few["values"]) > 1:
-        return welch(now, was, len(was["values"]))
+        return welch(now, was, len(was["values"]))[0]
     away = abs(few["mean"] - many["mean"])
     if many["std"] == 0:
         return float(away == 0)

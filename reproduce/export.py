@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from gfnlite.forest import interval
 
 from .experiments import BadInput
-from .verdict import PAPER_RUNS, ours
+from .verdict import PAPER_RUNS, as_printed, ours
 
 LABELS = {
     "delta_log_z": "Δ log Z",
@@ -18,8 +18,8 @@ LABELS = {
     "log_z_rw_pooled": "log Z (IS, pooled)",
 }
 FIELDS = (
-    "task method profile seeds metric mean std low high n paper_mean paper_std verdict reason run "
-    "commit device"
+    "task method profile seeds metric mean std low high n paper_mean paper_std difference_low "
+    "difference_high p_raw p verdict reason run commit device"
 ).split()
 MARKS = {"matches": "=", "better": "+", "worse": "-"}
 
@@ -52,7 +52,7 @@ def as_csv(result: dict) -> str:
         measured = [name for name, cell in row["metrics"].items() if cell]
         for name in dict.fromkeys((*measured, *judged)):
             line = about | {"metric": name}
-            cell = row["metrics"].get(name)
+            cell = as_printed(name, row["metrics"].get(name))
             if cell:
                 low, high = interval(cell) or ("", "")
                 numbers = {"mean": cell["mean"], "std": cell["std"], "low": low, "high": high}
@@ -62,6 +62,10 @@ def as_csv(result: dict) -> str:
                 paper, verdict = (row[key][judged[name]] for key in ("paper", "verdicts"))
                 line |= {"paper_mean": paper["mean"], "paper_std": paper["std"]}
                 line |= {"verdict": verdict["verdict"], "reason": verdict["reason"]}
+                low, high = verdict["difference"] or ("", "")
+                tested = {"difference_low": low, "difference_high": high}
+                tested |= {"p_raw": verdict["p_raw"], "p": verdict["p"]}
+                line |= {key: _digits(value) for key, value in tested.items()}
             writer.writerow(line)
     return file.getvalue()
 

@@ -10,6 +10,7 @@ import gfnlite as gl
 from gfnlite.forest import forest
 
 from .export import LABELS, columns
+from .table import bound_by_floor
 from .verdict import PAPER_RUNS, ours
 
 
@@ -47,7 +48,8 @@ def panel(result: dict, column: str, rows: list[dict], ax):
     truth = 0.0 if column.startswith("delta") else None
     if column in ("log_z", "log_z_rw"):
         truth = result["true_log_z"]
-    return forest(lines, truth, _floor(result, column), PAPER_RUNS, ax)
+    floors = [_floor(result, column, row) for row in rows]
+    return forest(lines, truth, floors, PAPER_RUNS, ax)
 
 
 def _cells(row: dict, column: str) -> tuple[dict | None, dict | None] | None:
@@ -57,9 +59,11 @@ def _cells(row: dict, column: str) -> tuple[dict | None, dict | None] | None:
     return (paper, mine) if paper or mine else None
 
 
-def _floor(result: dict, column: str) -> float | None:
+def _floor(result: dict, column: str, row: dict) -> float | None:
+    """Below this no value is of a row, except by chance; W2's is the mean over all rows."""
     if column == "w2":
         found = [row["metrics"].get("w2_floor") for row in result["rows"]]
         means = [cell["mean"] for cell in found if cell]
         return statistics.fmean(means) if means else None
-    return result.get("floor", {}).get(column)
+    bound = bound_by_floor(result["task"], row)
+    return result.get("floor", {}).get(column) if bound else None

@@ -1,10 +1,10 @@
 """From run folders to tables: `collect` reads the metrics, `report` writes what is committed.
 
-Results of a task are {"task", "true_log_z", "floor": {"delta_log_z", "steps", "sigma2"}, "rows"},
-the floor only where it can be computed, and a row is {"method", "profile", "seeds", "metrics":
-{name: {"mean", "std", "values"}}, "paper", "verdict", "reason", "runs", "commit", "device",
-"verdicts": {column: {"metric", "verdict", "p", "reason"}}}. Beside it lie the same as <task>.csv,
-and the forest plots of the paper's columns as <task>.svg.
+Results of a task are {"task", "true_log_z", "floor": {"delta_log_z", "steps", "sigma2"}, "notes":
+{column: text}, "rows"}, floor and notes only where there are any, and a row is {"method",
+"profile", "seeds", "metrics": {name: {"mean", "std", "values"}}, "paper", "verdict", "reason",
+"runs", "commit", "device", "verdicts": {column: as in `verdict.judge`}}. Beside it lie the same as
+<task>.csv, and the forest plots of the paper's columns as <task>.svg.
 """
 
 import json
@@ -57,7 +57,7 @@ def _row(folder: Path) -> dict:
     )  # fmt: skip
     if is_stale(folder):
         raise BadInput("left out, made with settings that have changed since")
-    per_seed = [json.loads((folder / f"seed-{s}" / "metrics.json").read_text()) for s in seeds]
+    per_seed = [_signed(folder / f"seed-{seed}" / "metrics.json") for seed in seeds]
     changed = ", ".join(f"{name}={value}" for name, value in run.overrides.items())
     metrics = {name: _summary([seed[name] for seed in per_seed]) for name in METRICS}
     for name in SOME_HAVE:
@@ -75,6 +75,15 @@ def _row(folder: Path) -> dict:
         "commit": ", ".join(_commits(record, seeds)),
         "device": record["device"],
     }
+
+
+def _signed(path: Path) -> dict:
+    """Metrics of a seed; files once had the size of this error only, and later both its parts."""
+    metrics = json.loads(path.read_text())
+    truth, estimate = metrics["true_log_z"], metrics.get("paper_log_z_is")
+    if truth is not None and estimate is not None:
+        metrics["delta_log_z_rw"] = truth - estimate
+    return metrics
 
 
 def _commits(record: dict, seeds: list[int]) -> list[str]:

@@ -5,6 +5,7 @@ from functools import cache
 
 import gfnlite as gl
 from gfnlite.floor import floor as variance_floor
+from gfnlite.floor import has_floor
 
 from . import experiments, reasons
 from .verdict import judge
@@ -16,7 +17,8 @@ KEPT = ("runs", "commit", "device")
 def published(task: str) -> dict:
     """The paper's table of a task, {"rows": {method: {column: cell}}, ...}; {"rows": {}}: none.
 
-    "not_comparable" of a table are columns that compare with nothing, and why.
+    "not_comparable" of a table are columns that compare with nothing, and why; "notes" are what
+    else has to be known of a column.
     """
     everything = json.loads(PUBLISHED.read_text())
     found = everything["tasks"].get(_published_name(task), {"rows": {}})
@@ -70,7 +72,10 @@ def table(task: str, measured: list[dict], entries: dict | None = None) -> dict:
     reasons.apply(task, rows, entries or {})
     least = _floor(task)
     result = {"task": task, "true_log_z": _truth(task, measured, paper)}
-    return result | ({"floor": least} if least else {}) | {"rows": rows}
+    result |= {
+        name: found for name, found in (("floor", least), ("notes", paper.get("notes"))) if found
+    }
+    return result | {"rows": rows}
 
 
 def _standing(row: dict, paper: dict) -> tuple[str, str]:
@@ -94,6 +99,13 @@ def _truth(task: str, measured: list[dict], paper: dict) -> float | None:
         return row["true_log_z"]
     known = gl.named_target(task).log_z if task in gl.TASKS else None
     return known if isinstance(known, float) else paper.get("true_log_z")
+
+
+def bound_by_floor(task: str, row: dict) -> bool:
+    """Whether the floor of a fixed variance binds a row's method; not if that is not known."""
+    if task not in gl.TASKS or row["method"] not in gl.METHODS:
+        return False
+    return has_floor(gl.preset(task, row["method"], row["profile"]))
 
 
 @cache

@@ -14,6 +14,8 @@ COLUMNS = {
     "log_z_rw": (("paper_log_z_is", "log_z_is"), "larger"),
 }
 DIFFERS = ("better", "worse")
+# Its mean over runs is of signed errors: of their sizes, no five could vary as the paper's do.
+SIGNED = "delta_log_z_rw"
 
 
 def ours(row: dict, column: str) -> tuple[str, dict | None]:
@@ -21,7 +23,14 @@ def ours(row: dict, column: str) -> tuple[str, dict | None]:
     names, _ = COLUMNS.get(column, ((column,), ""))
     found = [name for name in names if row["metrics"].get(name)]
     name = (found or names)[0]
-    return name, row["metrics"].get(name)
+    return name, as_printed(name, row["metrics"].get(name))
+
+
+def as_printed(name: str, cell: dict | None) -> dict | None:
+    """A summary as the paper has it, which prints the size of the mean of this signed error."""
+    if name != SIGNED or not cell or cell["mean"] >= 0:
+        return cell
+    return cell | {"mean": -cell["mean"], "values": [-value for value in cell["values"]]}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -34,24 +43,41 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def welch(ours: dict, paper: dict, runs: int = PAPER_RUNS) -> float:
-    """p-value of equal means, from {"mean", "std", "values"} against a mean and std of `runs`."""
-    if ours["std"] == paper["std"] == 0:
-        return float(ours["mean"] == paper["mean"])
-    n = len(ours["values"])
-    from scipy.stats import ttest_ind_from_stats  # a second to import
+def welch(
+    ours: dict, paper: dict, runs: int = PAPER_RUNS
+) -> tuple[float, tuple[float, float] | None]:
+    """Welch's test of a {"mean", "std", "values"} against a mean and std of `runs`.
 
-    moments = (ours["mean"], ours["std"], n, paper["mean"], paper["std"], runs)
-    p = float(ttest_ind_from_stats(*moments, equal_var=False).pvalue)
-    return 1.0 if math.isnan(p) else p
+    Returns:
+        p-value of equal means, and the 95% interval of ours - paper; None if neither varies.
+    """
+    difference = ours["mean"] - paper["mean"]
+    if ours["std"] == paper["std"] == 0:
+        return float(difference == 0), None
+    n = len(ours["values"])
+    from scipy.stats import t  # a second to import
+
+    parts = ours["std"] ** 2 / n, paper["std"] ** 2 / runs
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (runs - 1))
+    error = math.sqrt(sum(parts))
+    half = float(t.ppf(1 - LEVEL / 2, freedom)) * error
+    p = 2 * float(t.sf(abs(difference) / error, freedom))
+    return p, (difference - half, difference + half)
+
+
+def compatible_with_much(cell: dict, paper: dict) -> bool:
+    """Whether less than half of the published value could differ without being found."""
+    low, high = cell["difference"] or (0, 0)
+    return high - low > abs(paper["mean"])
 
 
 def judge(rows: list[dict], apart: dict[str, str] | None = None) -> None:
     """Give each row of a table its "verdict" and "reason", and each published cell its own.
 
-    A row's "verdicts" are {column: {"metric", "verdict", "p", "reason"}}, the metric being ours
-    that stands there. Only rows whose verdict is still
-    "compare" are compared; what the others have, their cells have too. A cell matches if its p,
+    A row's "verdicts" are {column: {"metric", "verdict", "p", "p_raw", "difference", "reason"}}:
+    the metric of ours that stands there, p adjusted and not, and the 95% interval of ours - paper.
+    Only rows whose verdict is still "compare" are compared; what the others have, their cells have
+    too. A cell matches if its p,
     adjusted over all cells compared in the table, is above 5%; otherwise it is better or worse,
     which is "open" until reasons.yaml explains it. A row is worse if any cell is, else better if
     any cell is, else it matches.
@@ -67,20 +93,23 @@ def judge(rows: list[dict], apart: dict[str, str] | None = None) -> None:
             if paper is None:  # the paper has no such cell
                 continue
             name, mine = ours(row, column)
-            cell = {"metric": name, "verdict": row["verdict"], "p": None, "reason": row["reason"]}
+            cell = {"metric": name, "verdict": row["verdict"], "p": None, "p_raw": None}
+            cell |= {"difference": None, "reason": row["reason"]}
             row["verdicts"][column] = cell
             if row["verdict"] != "compare":
                 continue
-            why = _incomparable(column, mine, paper, apart or {})
+            why = _incomparable(column, row, paper, apart or {})
             if why:
                 cell.update(verdict="not comparable", reason=f"explained: {why}")
             else:
                 cells.append((cell, column, mine, paper))
-    adjusted = holm([welch(mine, paper) for _, _, mine, paper in cells])
-    for p, (cell, column, mine, paper) in zip(adjusted, cells, strict=True):
+    tests = [welch(mine, paper) for _, _, mine, paper in cells]
+    adjusted = holm([p for p, _ in tests])
+    for p, test, (cell, column, mine, paper) in zip(adjusted, tests, cells, strict=True):
         smaller = mine["mean"] < paper["mean"]
         closer = "better" if smaller == (COLUMNS[column][1] == "smaller") else "worse"
         cell.update(verdict="matches" if p > LEVEL else closer, p=p)
+        cell.update(p_raw=test[0], difference=test[1] and list(test[1]))
         cell["reason"] = "none" if p > LEVEL else "open"
     for row in rows:
         if row["verdict"] == "compare":
@@ -100,9 +129,12 @@ def settle(row: dict) -> None:
     row["reason"] = "; ".join(dict.fromkeys(cell["reason"] for cell in kept)) or "none"
 
 
-def _incomparable(column: str, mine: dict | None, paper: dict, apart: dict) -> str | None:
+def _incomparable(column: str, row: dict, paper: dict, apart: dict) -> str | None:
     if column in apart:
         return apart[column]
+    name, mine = ours(row, column)
     if column not in COLUMNS or mine is None:
         return "not measured here"
+    if name == SIGNED and not row["metrics"].get("paper_log_z_is"):
+        return "its runs kept only the size of the error, and not its sign"
     return "the paper gives no spread" if paper["std"] is None else None

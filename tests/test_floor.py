@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import gfnlite as gl
-from gfnlite.floor import best_elbo, floor
+from gfnlite.floor import best_elbo, floor, has_floor
+from reproduce.table import bound_by_floor
 
-RESULTS = Path(__file__).parent.parent / "reproduce" / "results" / "25gmm.json"
+RESULTS = Path(__file__).parent.parent / "reproduce" / "results"
 
 
 def log_mixture(x):
@@ -120,14 +121,44 @@ def test_a_learned_variance_goes_below_the_floor_of_a_fixed_one():
     assert sampler.target.log_z - gl.elbo(log_weight) < -best_well(10) - 4 * error
 
 
+def beats_floor(task, row, least):
+    """Whether a seed of a row that the floor binds is above it by more than chance allows."""
+    if not bound_by_floor(task, row) or not row["metrics"].get("ess"):
+        return False
+    truth = gl.named_target(task).log_z
+    elbos, fractions = (row["metrics"][name]["values"] for name in ("elbo", "ess"))
+    # Var[log w] is about log(1 / ESS) for a good sampler; 4 standard errors of 20,000.
+    errors = [4 * math.sqrt(math.log(1 / fraction) / 20_000) for fraction in fractions]
+    return any(e > truth - least + error for e, error in zip(elbos, errors, strict=True))
+
+
 def test_no_committed_run_beats_the_floor():
-    least = floor(gl.gmm25, 100, 5.0)
-    rows = [row for row in json.loads(RESULTS.read_text())["rows"] if row["seeds"]]
-    assert rows
-    for row in rows:
-        for elbo, fraction in zip(
-            row["metrics"]["elbo"]["values"], row["metrics"]["ess"]["values"], strict=True
-        ):
-            # Var[log w] is about log(1 / ESS) for a good sampler; 4 standard errors of 20,000.
-            error = 4 * math.sqrt(math.log(1 / fraction) / 20_000)
-            assert elbo < -least + error, row["method"]
+    checked = 0
+    for path in RESULTS.glob("*.json"):
+        result = json.loads(path.read_text())
+        if "floor" not in result:
+            continue
+        for row in result["rows"]:
+            if row["seeds"]:
+                assert not beats_floor(path.stem, row, result["floor"]["delta_log_z"]), row[
+                    "method"
+                ]
+                checked += bound_by_floor(path.stem, row)
+    assert checked > 10
+
+
+@pytest.mark.parametrize("method, elbo, ess, beats", [
+    ("TB", -0.05, 0.95, True), ("TB", -0.13, 0.95, False), ("TB+Expl+LV", -0.05, 0.95, False),
+    ("DIS", -0.05, 0.95, False), ("SMC+MALA", -0.05, 0.95, False), ("TB", -0.05, None, False),
+])  # fmt: skip
+def test_the_floor_is_of_rows_that_it_binds_and_of_no_others(method, elbo, ess, beats):
+    metrics = {"elbo": {"values": [elbo]}, "ess": ess and {"values": [ess]}}
+    row = {"method": method, "profile": "full", "metrics": metrics}
+    assert beats_floor("25gmm", row, floor(gl.gmm25, 100, 5.0)) == beats
+
+
+@pytest.mark.parametrize("change", [
+    {}, {"learn_variance": True}, {"learn_backward": True}, {"process": "vp"}, {"grid": "cosine"},
+])  # fmt: skip
+def test_the_floor_binds_the_reference_process_alone(change):
+    assert has_floor(gl.preset("25gmm", "TB+Expl", "full", **change)) == (not change)

@@ -109,14 +109,34 @@ def test_results_page_shows_each_cell_and_counts_it(results):
         row("C", [0, 1], "matches", "none", {"w2": judged("not comparable", "explained: noise")}),
         row("D", [], "not run", "none", {"w2": judged("not run")}),
     ]
-    html = results.ledger({"rows": rows}).data
+    html = results.ledger({"rows": rows, "notes": {"w2": "<other>"}}).data
+    assert "W2: &lt;other&gt;" in html
     assert "2.000 ± 0.100, worse</td>" in html and "explained: &lt;why&gt;" in html
-    assert "W2: not comparable, explained: noise" in html
-    assert html.count("not run") == 1 and html.count("<tr>") == 1 + 4 + 3 + 3
+    assert "W2 of C: not comparable, explained: noise" in html
+    assert html.count("not run") == 1 and html.count("<tr>") == 1 + 4 + 3 + 3 + 1
     # cells, filled, match, better, worse, explained, open, not comparable, not run
     assert results.tally("25gmm", {"rows": rows})[1:] == list("430111111")
     assert results.columns({"rows": rows}) == ["w2", "log_z"]
     assert results.columns({"rows": [rows[0] | {"paper": None}]})[0] == "delta_log_z"
+
+
+def test_results_page_says_what_its_tests_could_not_find(results):
+    def row(method, half, verdict="matches", p=0.5):
+        cell = {"verdict": verdict, "p": p, "difference": p and [-half, half]}
+        return {"method": method, "verdicts": {"w2": cell}, "paper": {"w2": {"mean": 2.0}}}
+
+    rows = [row("A", 0.9), row("B", 1.1), row("C", 0.1, "worse"), row("D", 9, "not run", None)]
+    text = results.differences("25gmm", {"rows": rows})
+    assert "no difference found in 2 of 3 cells. Compatible with much, 1 of them: B W2." in text
+    assert "Compatible" not in results.differences("x", {"rows": rows[:1]})
+    assert not results.differences("x", {"rows": rows[3:]})
+
+
+def test_results_page_shows_the_size_of_a_signed_mean(results):
+    cell = {"mean": -0.5, "std": 0.1}
+    row = {"metrics": {"delta_log_z_rw": cell, "elbo": cell}, "verdicts": {}}
+    assert results.ours(row, "delta_log_z_rw") == "0.500 ± 0.100"
+    assert results.ours(row, "elbo") == "-0.500 ± 0.100"
 
 
 @every_notebook

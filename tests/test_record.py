@@ -32,12 +32,21 @@ def test_the_papers_cells_are_of_other_and_fewer_samples(tmp_path):
     gl.record(sampler, tmp_path, 500, 300)
     paper, metrics = sampler.evaluate(300, seed=1001), kept(tmp_path)
     assert metrics["delta_log_z"] == -paper["elbo"] != -metrics["elbo"]
-    assert metrics["delta_log_z_rw"] == abs(paper["log_z_is"]) and metrics["w2"] == paper["w2"]
+    assert metrics["delta_log_z_rw"] == -paper["log_z_is"] and metrics["w2"] == paper["w2"]
     assert metrics["n_modes"] == 25 and len(metrics["mode_weights"]) == 25
 
     again = gl.record(sampler, tmp_path / "few", 200)  # never more than the evaluation has
     assert again["n_samples"] == 200
     assert kept(tmp_path / "few")["w2"] == sampler.evaluate(200, seed=1001)["w2"]
+
+
+def test_an_error_keeps_its_sign(tmp_path):
+    for sign in (1, -1):
+        known = gl.Gaussian([0.0, 0.0], 2.0)
+        known.log_z += sign  # what a wrong truth would show: an error of this sign
+        sampler = gl.GFNDiffusion(known, sigma2=4.0, **SMALL)
+        gl.record(sampler, tmp_path / str(sign), 200)
+        assert kept(tmp_path / str(sign))["delta_log_z_rw"] == pytest.approx(sign, abs=1e-5)
 
 
 def test_what_the_target_does_not_know_is_none(tmp_path):

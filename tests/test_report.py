@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, ttest_ind_from_stats
 
 import gfnlite as gl
 from gfnlite.forest import interval
@@ -85,6 +85,8 @@ def cell(mean, std=0.1, n=5):
 
 def measured(method="TB", profile="full", n=5, **metrics):
     """A row as `collect` makes them."""
+    if metrics.get("delta_log_z_rw"):
+        metrics["paper_log_z_is"] = cell(-metrics["delta_log_z_rw"]["mean"])
     return {
         "task": "25gmm", "true_log_z": 0.0, "method": method, "changed": False, "profile": profile,
         "seeds": list(range(n)), "metrics": metrics, "runs": [f"25gmm-{method}-{profile}"],
@@ -175,7 +177,10 @@ def test_report_writes_the_schema_merges_and_repeats(house):
     assert [path.name for path in written] == names
     first = [path.read_bytes() for path in written]
     result = json.loads(first[0])
-    assert list(result) == ["task", "true_log_z", "floor", "rows"] and result["true_log_z"] == 0
+    assert (
+        list(result) == ["task", "true_log_z", "floor", "notes", "rows"]
+        and result["true_log_z"] == 0
+    )
     assert result["floor"] == {"delta_log_z": pytest.approx(0.125, abs=0.002), "steps": 100,
                                "sigma2": 5.0}  # fmt: skip
     assert {row["method"] for row in result["rows"]} == set(table.published("25gmm")["rows"])
@@ -315,7 +320,67 @@ def test_verdicts_turn_with_the_numbers():
 def test_welch_is_the_textbook_one():
     # Equal n and s: t = d / (s sqrt(2 / n)), here 2 with 8 degrees of freedom; p = 0.0805.
     ours = {"mean": 2 * (2 / 5) ** 0.5, "std": 1.0, "values": [0] * 5}
-    assert verdict.welch(ours, {"mean": 0.0, "std": 1.0}) == pytest.approx(0.0805, abs=1e-4)
+    p, (low, high) = verdict.welch(ours, {"mean": 0.0, "std": 1.0})
+    assert p == pytest.approx(0.0805, abs=1e-4)
+    # t(0.975, 8 degrees of freedom) = 2.306.
+    assert (low + high) / 2 == pytest.approx(ours["mean"])
+    assert (high - low) / 2 == pytest.approx(2.3060 * (2 / 5) ** 0.5, abs=1e-4)
+    # Unequal spreads and sizes: as SciPy has it.
+    few = {"mean": 1.0, "std": 0.3, "values": [0] * 3}
+    p, (low, high) = verdict.welch(few, {"mean": 0.2, "std": 2.0})
+    assert p == pytest.approx(ttest_ind_from_stats(1, 0.3, 3, 0.2, 2, 5, equal_var=False).pvalue)
+    assert low < 0 < high
+    assert verdict.welch(cell(1.0, 0), {"mean": 1.0, "std": 0}) == (1.0, None)
+
+
+def test_p_is_at_its_level_where_the_interval_touches_zero():
+    _, (low, high) = verdict.welch(cell(1.0, 0.3), {"mean": 0.5, "std": 0.2})
+    edge = {"mean": 1.0 - (high - low) / 2, "std": 0.2}
+    p, interval_of_edge = verdict.welch(cell(1.0, 0.3), edge)
+    assert p == pytest.approx(verdict.LEVEL) and interval_of_edge[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_weighted_error_is_the_size_of_a_signed_mean():
+    signs = [0.03, -0.02, 0.01, -0.04, -0.01]
+    summary = {"mean": statistics.fmean(signs), "std": statistics.stdev(signs), "values": signs}
+    row = measured(delta_log_z_rw=summary)
+    name, shown = verdict.ours(row, "delta_log_z_rw")
+    assert name == "delta_log_z_rw" and shown["mean"] == pytest.approx(0.006)
+    assert shown["std"] == summary["std"] == pytest.approx(statistics.stdev(shown["values"]))
+    assert statistics.fmean(shown["values"]) == pytest.approx(shown["mean"])
+    # The twin: sizes have a mean and a deviation of their own.
+    assert statistics.fmean(map(abs, signs)) != pytest.approx(shown["mean"], rel=0.1)
+    for metric in ("delta_log_z", "elbo"):  # others stay as they are
+        assert verdict.as_printed(metric, summary) is summary
+    (judged,) = [r for r in table.table("25gmm", [row])["rows"] if r["seeds"]]
+    assert judged["verdicts"]["delta_log_z_rw"]["verdict"] == "better"  # 0.006, not 1.071
+    line = next(csv.DictReader(io.StringIO(export.as_csv({"task": "25gmm", "rows": [judged]}))))
+    assert (line["metric"], float(line["mean"])) == ("delta_log_z_rw", pytest.approx(0.006))
+    assert float(line["difference_low"]) < -1 < float(line["difference_high"]) < 0
+
+
+def test_an_error_without_a_sign_is_not_compared():
+    row = measured(delta_log_z=cell(1.176), delta_log_z_rw=cell(1.071))
+    del row["metrics"]["paper_log_z_is"]
+    found = next(r for r in table.table("25gmm", [row])["rows"] if r["seeds"])
+    assert found["verdicts"]["delta_log_z_rw"]["verdict"] == "not comparable"
+    assert "not its sign" in found["verdicts"]["delta_log_z_rw"]["reason"]
+    assert found["verdict"] == "matches"  # by the other
+
+
+def test_a_sign_that_a_file_can_tell_is_read_from_it(house):
+    run = finish(runs(seeds=[0, 1])[0], delta_log_z_rw=0.5, true_log_z=1.0, paper_log_z_is=1.5)
+    assert report.collect([])[0]["metrics"]["delta_log_z_rw"]["values"] == [-0.5, -0.5]
+    finish(run, delta_log_z_rw=0.5, true_log_z=None, paper_log_z_is=1.5)
+    assert report.collect([])[0]["metrics"]["delta_log_z_rw"]["values"] == [0.5, 0.5]
+
+
+def test_what_is_compatible_with_much_says_so():
+    paper = {"mean": 1.0, "std": 0.1}
+    for half, wide in ((0.51, True), (0.49, False)):
+        assert verdict.compatible_with_much({"difference": [-half, half]}, paper) == wide
+        assert verdict.compatible_with_much({"difference": [1 - half, 1 + half]}, paper) == wide
+    assert not verdict.compatible_with_much({"difference": None}, paper)
 
 
 def test_every_published_cell_has_a_verdict_and_its_reason():
@@ -330,8 +395,14 @@ def test_every_published_cell_has_a_verdict_and_its_reason():
     assert cells["delta_log_z"]["reason"] == "none"
     assert cells["delta_log_z_rw"]["verdict"] == "worse" and cells["delta_log_z_rw"]["p"] < 0.001
     assert cells["delta_log_z_rw"]["reason"] == "open"
-    assert cells["w2"] == {"metric": "w2", "verdict": "not comparable", "p": None,
-                           "reason": "explained: not measured here"}  # fmt: skip
+    assert cells["w2"] == {
+        "metric": "w2", "verdict": "not comparable", "p": None, "p_raw": None, "difference": None,
+        "reason": "explained: not measured here",
+    }  # fmt: skip
+    # Holm's p is never below the raw one; the interval is of ours - paper, 1.176 of each.
+    assert cells["delta_log_z"]["p_raw"] <= cells["delta_log_z"]["p"]
+    low, high = cells["delta_log_z"]["difference"]
+    assert low + high == pytest.approx(0, abs=1e-9) and 0 < high < 0.2
     assert (found["TB", "full"]["verdict"], found["TB", "full"]["reason"]) == ("worse", "open")
     quick = found["TB", "quick"]["verdicts"].values()
     assert {c["verdict"] for c in quick} == {"not comparable"}
@@ -509,10 +580,14 @@ def test_the_figure_shows_each_value_where_it_is():
         cell(0.1)["mean"]
     ]
     assert list(paper.get_ydata()) == pytest.approx([1.14, 0.14])
-    seeds = ax.collections[-2].get_offsets()[:, 0].tolist()
+    seeds = next(c for c in ax.collections if len(c.get_offsets()) > 1).get_offsets()[:, 0].tolist()
     assert sorted(seeds) == pytest.approx(sorted(FAR["delta_log_z"]["values"]))
     verticals = {line.get_label(): line.get_xdata()[0] for line in ax.lines}
-    assert verticals["truth"] == 0 and verticals["floor"] == result["floor"]["delta_log_z"]
+    assert verticals["truth"] == 0
+    # The floor is beside trained TB alone, and not beside SMC.
+    (floor,) = (lines for lines in ax.collections if lines.get_label() == "floor")
+    (segment,) = floor.get_segments()
+    assert segment.tolist() == [[result["floor"]["delta_log_z"], y] for y in (-0.5, 0.5)]
 
 
 # ---------------------------------------------------------------- drift
