@@ -25,7 +25,7 @@ from .display import fraction_done
 from .experiments import BadInput, Run
 from .lock import Busy
 from .provenance import slurm_ids
-from .stopping import CAUSES
+from .stopping import CAUSES, GRACE
 
 __all__ = ["cancel", "carry_out", "prepare", "submit", "work"]
 
@@ -141,15 +141,16 @@ def submit(
 @main.command(hidden=True)
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.argument("index", type=click.IntRange(0), envvar="SLURM_ARRAY_TASK_ID")
-def work(manifest: Path, index: int) -> None:
+@click.option("--grace", default=GRACE, help="Seconds that a checkpoint may take.")
+def work(manifest: Path, index: int, grace: float) -> None:
     """Execute one run of a manifest: what a task of an array does."""
     runs = submission.read_manifest(manifest)
     if index >= len(runs):
         raise BadInput(f"index={index}: {manifest} has {len(runs)} runs")
-    carry_out(runs[index])
+    carry_out(runs[index], grace=grace)
 
 
-def carry_out(run: Run, limit: float | None = None) -> None:
+def carry_out(run: Run, limit: float | None = None, grace: float = GRACE) -> None:
     """Execute a run as a batch job does: near its time limit it queues again, from its checkpoint.
 
     Raises:
@@ -161,7 +162,7 @@ def carry_out(run: Run, limit: float | None = None) -> None:
         raise BadInput(f"{run.name}: {runner.why_not(run)}")
     before = fraction_done(run)
     try:
-        ended = runner.execute(run, limit)
+        ended = runner.execute(run, limit, grace)
     except Busy as error:
         click.echo(f"reproduce: {error}", err=True)
         raise SystemExit(os.EX_TEMPFAIL) from error

@@ -113,7 +113,9 @@ def jobs(runs: Sequence[Run], options: Options, folder: Path) -> list[Job]:
         if options.cap and arrays:  # Slurm counts in each array: one after the other, then
             after.append(("afterany", arrays[-1]))
         tasks = f"--array=0-{len(some) - 1}" + (f"%{options.cap}" if options.cap else "")
-        command = ["work", str(folder / f"{name}.json")]
+        # Most of the warning is for the checkpoint, the rest for queueing again.
+        grace = f"--grace={0.75 * options.warning:g}"
+        command = ["work", grace, str(folder / f"{name}.json")]
         more = [tasks, *warned, *on]
         made.append(job(name, "%A_%a", more, command, after=tuple(after), runs=tuple(some)))
         arrays.append(name)
