@@ -63,17 +63,20 @@ def run_all(
     """
     importlib.import_module(".papers", __package__)  # once, for all workers
     waiting, working, ended = list(runs), {}, {}
-    with _passed_on(lambda: [process for process, *_ in working.values()]) as stopping:
-        free = list(range(jobs))[::-1]
+    with _noted() as stopping:
+        free, passed = list(range(jobs))[::-1], 0
         while working or (waiting and not stopping):
             while waiting and free and not stopping:
                 run, slot = waiting.pop(0), free.pop()
                 device = devices[slot % len(devices)] if devices else None
-                with _signals_wait():  # none may come between its birth and its registration
-                    process, told = _start(run, device, limit)
-                    working[process.sentinel] = (process, run, slot, told)
+                process, told = _start(run, device, limit)
+                working[process.sentinel] = (process, run, slot, told)
                 watcher(run, "started")
             ready = set(wait(list(working), timeout=TICK))
+            if len(stopping) > passed:
+                passed = len(stopping)
+                for process, *_ in working.values():
+                    process.terminate()
             for sentinel, (process, run, slot, told) in list(working.items()):
                 if sentinel not in ready:
                     watcher(run, None)
@@ -95,7 +98,8 @@ def _start(run: Run, device: str | None, limit: float | None) -> tuple[BaseProce
     context = multiprocessing.get_context("fork" if "fork" in kinds else "spawn")
     told, tell = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(run, device, limit, os.getpid(), tell))
-    process.start()
+    with _signals_wait():  # until the worker has handlers of its own
+        process.start()
     tell.close()
     return process, told
 
@@ -149,16 +153,10 @@ def _signals_wait() -> Iterator[None]:
 
 
 @contextmanager
-def _passed_on(processes: Callable[[], list[BaseProcess]]) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM to this process reach all workers; yields a list of those that came."""
+def _noted() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM do nothing to this process but that they are in the list it yields."""
     came: list[int] = []
-
-    def pass_on(number, _frame):
-        came.append(number)
-        for process in processes():
-            process.terminate()
-
-    before = [signal.signal(number, pass_on) for number in SIGNALS]
+    before = [signal.signal(number, lambda n, _frame: came.append(n)) for number in SIGNALS]
     try:
         yield came
     finally:
