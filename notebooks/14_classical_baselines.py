@@ -216,6 +216,8 @@ axes[0, 0].legend()
 plt.show()
 
 # %% tags=["lesson", "hide-input"]
+lines = ["| target | trained rows | beaten | not beaten |"]
+lines.append("|:---|---:|---:|:---|")
 for name in shown:
     points = [
         p for row in gl.annealing.METHODS for p in annealed[name, row]
@@ -225,15 +227,14 @@ for name in shown:
         for calls, error, label in trained[name]
         if not any(c <= calls and e <= error for c, e in points)
     ]
-    print(
-        f"{name}: {len(trained[name]) - len(unbeaten)} of "
-        f"{len(trained[name])} trained rows are beaten by a population"
-    )
-    print("with no more calls and no more error;")
-    print(f"not beaten: {', '.join(unbeaten) or 'none'}\n")
+    count, best = len(trained[name]), ", ".join(unbeaten) or "none"
+    beaten = count - len(unbeaten)
+    lines.append(f"| {name} | {count} | {beaten} | {best} |")
+Markdown("\n".join(lines))
 
 # %% [markdown]
-# That is what this figure says of these two targets, with a few populations each, and no more.
+# A row is beaten if some population has no more error for no more calls. That is what this figure
+# says of these two targets, with a few populations each, and no more.
 #
 # Three things keep this from being the end of the story.
 #

@@ -255,7 +255,7 @@ def test_a_run_that_gets_no_further_is_not_queued_for_ever(house, monkeypatch):
     history = run.folder / "seed-0/history.jsonl"
     iterations = iter([1, 1, 2, 2, 2])
 
-    def interrupted(run, limit):
+    def interrupted(run, *_):
         made(run, "interrupted", cause="told that its time is nearly up")
         history.parent.mkdir(exist_ok=True)
         history.write_text(json.dumps({"iteration": next(iterations)}))
