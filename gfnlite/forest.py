@@ -5,7 +5,17 @@ from collections.abc import Sequence
 
 from .plots import BLUE, GREEN, GREY, ORANGE, _axes
 
-__all__ = ["forest", "interval"]
+__all__ = ["LABELS", "forest", "interval"]
+
+# How the columns of the paper's tables are headed.
+LABELS = {
+    "delta_log_z": "Δ log Z",
+    "delta_log_z_rw": "Δ log Z (IS)",
+    "w2": "W2",
+    "log_z": "log Z (ELBO)",
+    "log_z_rw": "log Z (IS)",
+    "log_z_rw_pooled": "log Z (IS, pooled)",
+}
 
 
 def interval(cell: dict | None, runs: int | None = None) -> tuple[float, float] | None:

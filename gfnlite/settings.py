@@ -5,6 +5,7 @@ import math
 import numbers
 import types
 import typing
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import Self
@@ -55,6 +56,16 @@ class Settings:
     def describe(cls) -> dict[str, str]:
         """What each setting means, by name."""
         return {field.name: field.metadata["doc"] for field in dataclasses.fields(cls)}
+
+    def markdown(self, always: Collection[str] = ()) -> str:
+        """A table of the settings that are not at their defaults, and of those named `always`."""
+        usual, lines = type(self)(), ["| setting | value | meaning |", "|:---|:---|:---|"]
+        for name, meaning in self.describe().items():
+            value = getattr(self, name)
+            if name in always or value != getattr(usual, name):
+                shown = f"{value:.4g}" if isinstance(value, float) else value
+                lines.append(f"| `{name}` | `{shown}` | {meaning} |")
+        return "\n".join(lines)
 
 
 # Evaluating the annotations takes longer than checking the values.

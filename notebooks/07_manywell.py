@@ -89,13 +89,7 @@ wells = target.dim // 2
 print(f"{task}, {method}, profile {profile}, seeds {seeds}")
 
 # What this run sets or what the cell above can set; the rest is default.
-default = gl.Config()
-lines = ["| setting | value | meaning |", "|:---|:---|:---|"]
-for name, meaning in config.describe().items():
-    value = getattr(config, name)
-    if name in changes or value != getattr(default, name):
-        lines.append(f"| `{name}` | `{value}` | {meaning} |")
-Markdown("\n".join(lines))
+Markdown(config.markdown(always=changes))
 
 # %% [markdown]
 # ## The target, and its exact normaliser

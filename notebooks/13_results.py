@@ -41,7 +41,7 @@ from IPython.display import HTML, Markdown
 import gfnlite as gl
 from gfnlite.floor import floor as variance_floor
 from gfnlite.floor import has_floor
-from gfnlite.forest import forest
+from gfnlite.forest import LABELS, forest
 
 gl.plots.style()
 here = Path.cwd()
@@ -50,14 +50,6 @@ FOLDER = next(
     for folder in (here, *here.parents)
     if (folder / "reproduce" / "published.json").exists()
 )
-COLUMNS = {
-    "delta_log_z": "Δ log Z",
-    "delta_log_z_rw": "Δ log Z (IS)",
-    "w2": "W2",
-    "log_z": "log Z (ELBO)",
-    "log_z_rw": "log Z (IS)",
-    "log_z_rw_pooled": "log Z (IS, pooled)",
-}
 TITLES = {
     "25gmm": "Twenty-five Gaussians",
     "9gmm": "Nine Gaussians",
@@ -123,7 +115,7 @@ def table(head, rows, words=()):
 def columns(result):
     """The paper's columns; without a table of its own, the first three."""
     found = [name for row in result["rows"] for name in row["paper"] or {}]
-    return list(dict.fromkeys(found)) or list(COLUMNS)[:3]
+    return list(dict.fromkeys(found)) or list(LABELS)[:3]
 
 
 def ledger(result):
@@ -151,12 +143,12 @@ def ledger(result):
                     method
                 )
     for (column, why), methods in apart.items():
-        name = COLUMNS.get(column, column)
+        name = LABELS.get(column, column)
         which = f" of {', '.join(methods)}"
         lines.append(["", f"{name}{which}: not comparable, {why}"])
     for column, note in result.get("notes", {}).items():
-        lines.append(["", f"{COLUMNS.get(column, column)}: {note}"])
-    labels = [COLUMNS.get(name, name) for name in names]
+        lines.append(["", f"{LABELS.get(column, column)}: {note}"])
+    labels = [LABELS.get(name, name) for name in names]
     head = ["method", "run", *labels, "verdict"]
     return table(head, lines, words=(0, 1, len(head) - 1))
 
@@ -197,7 +189,7 @@ def differences(task, result):
             low, high = cell["difference"] or (0, 0)
             # Half of the published value lies within half its width.
             if high - low > abs(row["paper"][column]["mean"]):
-                name = COLUMNS.get(column, column)
+                name = LABELS.get(column, column)
                 wide.append(f"{row['method']} {name}")
     text = f"- **{TITLES.get(task, task)}**: no difference found in "
     text += f"{missed} of {compared} cells"

@@ -72,12 +72,7 @@ config = gl.annealing.preset(task, method, profile, **changes)
 target = gl.named_target(task)
 print(f"{task}, {method}, profile {profile}, seeds {seeds}")
 
-lines = ["| setting | value | meaning |", "|:---|:---|:---|"]
-for name, meaning in config.describe().items():
-    value = getattr(config, name)
-    value = f"{value:.4g}" if isinstance(value, float) else value
-    lines.append(f"| `{name}` | `{value}` | {meaning} |")
-Markdown("\n".join(lines))
+Markdown(config.markdown(always=config.describe()))
 
 # %% [markdown]
 # ## A bridge of densities

@@ -4,19 +4,11 @@ import csv
 import io
 from collections.abc import Iterable
 
-from gfnlite.forest import interval
+from gfnlite.forest import LABELS, interval
 
 from .experiments import BadInput
 from .verdict import PAPER_RUNS, as_printed, ours
 
-LABELS = {
-    "delta_log_z": "Δ log Z",
-    "delta_log_z_rw": "Δ log Z (IS)",
-    "w2": "W2",
-    "log_z": "log Z (ELBO)",
-    "log_z_rw": "log Z (IS)",
-    "log_z_rw_pooled": "log Z (IS, pooled)",
-}
 FIELDS = (
     "task method profile seeds metric mean std low high n paper_mean paper_std difference_low "
     "difference_high p_raw p verdict reason run commit device"

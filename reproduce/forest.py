@@ -7,9 +7,9 @@ import matplotlib
 from matplotlib.figure import Figure
 
 import gfnlite as gl
-from gfnlite.forest import forest
+from gfnlite.forest import LABELS, forest
 
-from .export import LABELS, columns
+from .export import columns
 from .table import bound_by_floor
 from .verdict import PAPER_RUNS, ours
 

@@ -52,6 +52,7 @@ seeds: list = []
 out_dir: str | None = None
 steps: int | None = None
 iterations: int | None = None
+batch_size: int | None = None
 lr: float | None = None
 """
 

@@ -103,3 +103,10 @@ def test_changes_of_a_preset_win_and_none_is_no_change():
     off = gl.preset("25gmm", "TB", "quick", {"coarse_steps": None}, hidden=None)
     assert off.coarse_steps is None and off.hidden == 64
     assert gl.preset("25gmm", "TB", "quick", coarse_steps=None).coarse_steps == 20
+
+
+def test_the_table_of_settings_names_what_was_chosen():
+    lines = gl.Config(lr=1e-3, hidden=32).markdown(always=["steps"]).splitlines()
+    named = [line.split("`")[1:4:2] for line in lines[2:]]
+    assert sorted(named) == [["hidden", "32"], ["lr", "0.001"], ["steps", "100"]]
+    assert all(gl.Config.describe()[line.split("`")[1]] in line for line in lines[2:])

@@ -13,6 +13,7 @@ import jupytext
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import PARAMETERS
 from slurm_one_node import missing, one_node_slurm
 
 import gfnlite as gl
@@ -25,16 +26,6 @@ ROOT = Path(__file__).parent.parent
 GMM = {"task": "25gmm", "notebook": "tiny", "methods": ["TB", "PIS", "TB+Expl", "VarGrad+Expl"]}
 DIGITS = {"task": "vae_whitened", "notebook": "tiny", "methods": ["VarGrad+LP+LV+Few"]}
 SMALL = {"steps": 10, "iterations": 40, "batch_size": 60}
-PARAMETERS = """
-task: str = ""
-method: str = ""
-profile: str = ""
-seeds: list = []
-out_dir: str | None = None
-steps: int | None = None
-iterations: int | None = None
-batch_size: int | None = None
-"""
 BODY = """
 import os, time
 from pathlib import Path
