@@ -451,7 +451,7 @@ BAD_MANIFESTS = {
     "seed": (lambda entry: [entry | {"seeds": ["$(ls)"]}], "list of different"),
     "notebook": (lambda entry: [entry | {"notebook": "../x"}], "is not in notebooks/"),
     "method": (lambda entry: [entry | {"method": "X"}], "method='X' is unknown"),
-    "setting": (lambda entry: [entry | {"overrides": {"lr": 1.0}}], "'lr' is not a parameter"),
+    "setting": (lambda entry: [entry | {"overrides": {"hidden": 8}}], "'hidden' is not a"),
     "changed": (lambda entry: [entry | {"name": "25gmm-TB-quick-0"}], "have changed since"),
     "index": (lambda entry: [], "index=0: .* has 0 runs"),
 }
