@@ -131,8 +131,10 @@ print(f"as gfnlite has it: {target.log_z:.6f}, share {minor:.5f}")
 #
 # $$
 # \begin{aligned}
-# \log Z - \text{ELBO} &= \tfrac d2 \Big( q \log\tfrac qm + (1-q) \log\tfrac{1-q}{1-m} \Big), \\
-# \text{EUBO} - \log Z &= \tfrac d2 \Big( m \log\tfrac mq + (1-m) \log\tfrac{1-m}{1-q} \Big), \\
+# \log Z &- \text{ELBO} \\
+# &= \tfrac d2 \Big( q \log\tfrac qm + (1-q) \log\tfrac{1-q}{1-m} \Big), \\
+# \text{EUBO} &- \log Z \\
+# &= \tfrac d2 \Big( m \log\tfrac mq + (1-m) \log\tfrac{1-m}{1-q} \Big), \\
 # \text{ESS} &= \Big( \tfrac{m^2}q + \tfrac{(1-m)^2}{1-q} \Big)^{-d/2} .
 # \end{aligned}
 # $$ (eq-07-shares)
@@ -143,8 +145,11 @@ print(f"as gfnlite has it: {target.log_z:.6f}, share {minor:.5f}")
 # the importance-weighted estimate are off by the mass that is never visited,
 #
 # $$
-# \log Z - \text{ELBO} = \log Z - \widehat{\log Z}_{\text{IS}} = -\tfrac d2 \log(1 - m),
-# \qquad \text{EUBO} = \infty .
+# \begin{aligned}
+# \log Z - \text{ELBO} &= \log Z - \widehat{\log Z}_{\text{IS}} \\
+# &= -\tfrac d2 \log(1 - m), \\
+# \text{EUBO} &= \infty .
+# \end{aligned}
 # $$ (eq-07-collapse)
 #
 # The samples' own effective sample size would be 100%. Of all these numbers only the EUBO, which

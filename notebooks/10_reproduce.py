@@ -116,7 +116,8 @@ def table(head, rows):
 
 # %%
 command = "python -m reproduce run --profile full --dry-run"
-say(f"{command} --only task=manywell32 method=TB+Expl+LP")
+what = "--only task=manywell32 method=TB+Expl+LP --set hidden=128"
+say(f"{command} {what}")
 
 # %% [markdown]
 # ### What survives
@@ -363,7 +364,7 @@ table(head, lines)
 # %%
 asking = "--time 8h --cap 4 --dry-run"
 command = f"python -m reproduce submit --profile full {asking}"
-say(f"{command} --only task=manywell32 method=TB+Expl+LP")
+say(f"{command} {what}")
 
 # %% [markdown]
 # | what happens | what Slurm does | what the run does |
@@ -419,8 +420,8 @@ say(f"{command} --only task=manywell32 method=TB+Expl+LP")
 lines = []
 for name in asked["names"]:
     other = "" if name["key"] == name["flag"][2:] else name["key"]
-    lines.append([name["flag"], other, name["option"], name["meaning"]])
-table(["flag", "in YAML, if other", "here", "meaning"], lines)
+    lines.append([name["flag"], name["option"], name["meaning"], other])
+table(["flag", "here", "meaning", "in YAML, if other"], lines)
 
 # %% [markdown]
 # ## Watching a training, and its time

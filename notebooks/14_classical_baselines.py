@@ -80,15 +80,19 @@ Markdown(config.markdown(always=config.describe()))
 # From the Gaussian $\pi_0 = \mathcal N(0, s^2 I)$ to the target leads a bridge,
 #
 # $$
-# R_\beta(x) = R(x)^{\beta}\, \pi_0(x)^{1 - \beta},
-# \qquad 0 = \beta_0 < \beta_1 < \dots < \beta_K = 1 .
+# \begin{aligned}
+# R_\beta(x) &= R(x)^{\beta}\, \pi_0(x)^{1 - \beta}, \\
+# 0 &= \beta_0 < \beta_1 < \dots < \beta_K = 1 .
+# \end{aligned}
 # $$ (eq-14-bridge)
 #
 # Each particle goes from level to level. At a new level it first takes on the weight
 #
 # $$
-# w \leftarrow w\; \frac{R_{\beta_k}(x)}{R_{\beta_{k-1}}(x)},
-# \qquad \mathbb E[w] = Z \ \text{ at the end},
+# \begin{aligned}
+# w &\leftarrow w\; \frac{R_{\beta_k}(x)}{R_{\beta_{k-1}}(x)}, \\
+# \mathbb E[w] &= Z \ \text{ at the end},
+# \end{aligned}
 # $$ (eq-14-weight)
 #
 # and is then moved by Langevin steps that leave $R_{\beta_k}$ invariant. That is *annealed importance
