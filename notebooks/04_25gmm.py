@@ -159,7 +159,7 @@ pd.DataFrame({f"seed {s}": dict(e.rows()) for s, e in evaluations.items()})
 #   20,000 of the other rows, since its cost grows with the cube of their number. It is not zero
 #   even for a perfect sampler: the row below it says what exact samples score against exact
 #   samples. Such a score is itself random, with a standard deviation of about 0.14 from one pair of
-#   sets to the next ([Results](13_results) measures it), so that one W2 may fall below the floor
+#   sets to the next ([Results](15_results) measures it), so that one W2 may fall below the floor
 #   by luck.
 # - A mode is **found** when it has at least a fifth of its exact mass, among 20,000 samples.
 

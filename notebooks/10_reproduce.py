@@ -463,7 +463,7 @@ table(["flag", "here", "meaning", "in YAML, if other"], lines)
 # ## From runs to tables
 #
 # - **`collect`** reads `metrics.json` of every finished run and prints their table; the
-#   [results page](13_results) shows it too when you build the book.
+#   [results page](15_results) shows it too when you build the book.
 # - **`drift`** asks whether your numbers are those committed here, by a test over the seeds with a
 #   correction for their number. Exit code 1: some metric has moved.
 # - **`report`** merges finished runs into `reproduce/results/`, from which every table and figure of

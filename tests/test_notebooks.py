@@ -62,7 +62,7 @@ def test_code_fits_its_column(path):
 @pytest.fixture
 def results(monkeypatch):
     """What the cell `helpers` of the results page defines."""
-    path = next(path for path in NOTEBOOKS if path.stem == "13_results")
+    path = next(path for path in NOTEBOOKS if path.stem == "15_results")
     monkeypatch.chdir(path.parent)
     namespace = {}
     for cell in code_cells(path):
