@@ -795,7 +795,7 @@ bounds.round(3)
 # The first two rows are the same sampler, up to the noise of the estimate. The third is what steps
 # of a fixed variance cost, with nothing left to learn. The rest of the gap is the network's. By
 # {eq}`eq-02-elbo` the gap in the EUBO is a sum of the errors of section 4, each with the weight
-# that $L_{\mathrm{simple}}$ left out (± is a standard error):
+# that $L_{\mathrm{simple}}$ left out (with standard errors):
 
 # %%
 excess = torch.zeros(own.steps, n)  # at each level of each path

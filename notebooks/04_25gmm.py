@@ -93,8 +93,8 @@ Markdown(config.markdown(always=changes))
 #
 # $$R(x) = \frac1K \sum_{k=1}^{K} \mathcal N(x; \mu_k, 0.3\, I), \qquad \log Z = 0,$$
 #
-# with means on a grid: $K = 25$ at $\{-10, -5, 0, 5, 10\}^2$. A mode's standard deviation is 0.55
-# and its neighbours are nine of those away: between modes the density is practically zero, so
+# with means on a grid: $K = 25$ at $\{-10, -5, 0, 5, 10\}^2$. A mode's standard deviation is
+# $\sqrt{0.3} \approx 0.55$ and its neighbours are nine of those away: between modes the density is practically zero, so
 # no local move leads from one to the next. The reference process reaches a standard deviation of
 # $\sigma = \sqrt 5 \approx 2.2$ at $t = 1$; the outermost modes are more than four times as far.
 #
@@ -158,9 +158,8 @@ pd.DataFrame({f"seed {s}": dict(e.rows()) for s, e in evaluations.items()})
 # - **W2** is the exact Wasserstein distance between 2,000 samples and 2,000 exact ones, not the
 #   20,000 of the other rows, since its cost grows with the cube of their number. It is not zero
 #   even for a perfect sampler: the row below it says what exact samples score against exact
-#   samples. Such a score is itself random, with a standard deviation of about 0.14 from one pair of
-#   sets to the next ([Results](15_results) measures it), so that one W2 may fall below the floor
-#   by luck.
+#   samples. Such a score is itself random ([Results](15_results) measures by how much), so that one W2 may
+#   fall below the floor by luck.
 # - A mode is **found** when it has at least a fifth of its exact mass, among 20,000 samples.
 
 # %% mystnb={"figure": {"name": "fig-25gmm-samples", "caption": "What the sampler draws, and how its mass is spread: 2,000 samples on the target's contours (left), and the share of 20,000 samples in each mode over the share it should have (right)."}, "image": {"alt": "Left: scatter of samples on a grid of contour circles. Right: bars of relative mode weight, one for each mode, against a dashed line at one."}}
@@ -233,8 +232,8 @@ plt.show()
 
 # %% [markdown]
 # What exploration adds should be about what is missing between the process's own variance
-# $\sigma^2$ and the spread of the target: the paper's noise of 0.2 in each of 100 steps is a
-# variance of $100 \times 0.2^2 = 4$ in all. `gfnlite` states exploration as variance per unit time,
+# $\sigma^2$ and the spread of the target: the noise of {cite:t}`sendera2024`, 0.2 in each of
+# 100 steps, is a variance of $100 \times 0.2^2 = 4$ in all. `gfnlite` states exploration as variance per unit time,
 # so that the setting means the same for every number of steps; in the reference code the same
 # setting explores twice as much when $T$ is doubled.
 #
@@ -254,7 +253,7 @@ plt.show()
 # :::{dropdown} Solution
 # A sampler that draws perfectly from $m$ of the 25 equal modes has $\log w = \log(m / 25)$ on all
 # its own trajectories. Ours does nearly that: $\log Z_\theta$ and the ELBO are $\log(m/25)$, less
-# about 0.1 that the fixed variance costs, and the loss is small, though not zero. Only the EUBO,
+# what the fixed variance costs, and the loss is small, though not zero. Only the EUBO,
 # which starts from the missing modes too, is far off.
 # ```python
 # config = gl.preset("25gmm", "TB", "quick")
@@ -266,9 +265,8 @@ plt.show()
 # **2.** Sample with `steps=20` and `steps=200` from the trained sampler. Which metrics change most?
 #
 # :::{dropdown} Solution
-# Both bounds and the effective sample size. From 100 steps to 20 the ELBO goes from about $-0.18$
-# to $-0.73$, the EUBO from 0.17 to 0.61 and the effective sample size from 69% to 28%, while all
-# modes stay found: with fewer, longer steps a fixed variance cannot follow the posterior of the next
+# Both bounds and the effective sample size get much worse from 100 steps to 20, while all modes
+# stay found: with fewer, longer steps a fixed variance cannot follow the posterior of the next
 # state. The drift is the same function of time, so nothing needs to be trained again.
 # ```python
 # for steps in (20, 50, 100, 200):
@@ -302,10 +300,9 @@ plt.show()
 # print(f"outer ring {share:.1%} of the samples, exactly {exact:.1%}")
 # sampler.evaluate()  # what needs a known truth is "unknown"
 # ```
-# It trains in about a minute. Of its samples 88% are on the outer ring, where 71.4% belong, and the
-# ELBO of 3.22 is well below $\log Z = 3.551$; importance sampling corrects it to 3.56. Without the
-# integral, the effective sample size, only 32%, is the warning: the weights differ, and the samples
-# need them. Had the inner ring been lost altogether, it would not warn.
+# It trains in about a minute. Too many of its samples are on the outer ring, and the ELBO is well
+# below $\log Z$; importance sampling corrects it. Without the integral, the small effective sample
+# size is the warning: the weights differ, and the samples need them. Had the inner ring been lost altogether, it would not warn.
 # :::
 #
 # ## What went wrong on the way

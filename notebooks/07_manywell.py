@@ -152,7 +152,7 @@ print(f"as gfnlite has it: {target.log_z:.6f}, share {minor:.5f}")
 # \end{aligned}
 # $$ (eq-07-collapse)
 #
-# The samples' own effective sample size would be 100%. Of all these numbers only the EUBO, which
+# The samples' own effective sample size would be one. Of all these numbers only the EUBO, which
 # starts from the target's side, and the shares themselves say that anything is wrong.
 
 
@@ -402,7 +402,7 @@ print(f"effective sample size {evaluation['ess']:.1%}")
 #
 # 1. Manywell has $2^{d/2}$ modes and one number to check: the share of the left well, in every well.
 # 2. A sampler that never goes left errs by $-\frac d2 \log(1-m)$, in ELBO and weighted estimate alike.
-# 3. Several published rows have that error to within 0.1 nat, and the W2 of samples without left wells.
+# 3. Several published rows have just that error, and the W2 of samples without left wells.
 # 4. The EUBO and the shares show it; ELBO, effective sample size and sharp samples do not.
 # 5. Local search keeps the small modes in the training; exploration alone loses them again.
 #
