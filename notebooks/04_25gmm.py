@@ -18,6 +18,12 @@
 # told nothing but the energy at the points it visits. Does it find all twenty-five, and how would
 # you know if it had not?
 #
+# ![Points start at one place, spread, and gather in twenty-five rings on a grid of five by five.](../reproduce/results/emblem.svg)
+#
+# *Five hundred trajectories of the sampler that this chapter trains, in one unit of time. Rings are
+# the modes at two standard deviations; a colour says how far out a point will end. It plays once;
+# load the page again to see it again.*
+#
 # :::{admonition} At a glance
 # **You will** train a diffusion sampler with `gfnlite`, measure it against the truth, and switch
 # off the one setting that decides whether it collapses.
@@ -41,6 +47,7 @@ from IPython.display import Markdown
 
 import gfnlite as gl
 from gfnlite.evaluation import draw
+from gfnlite.film import film
 
 # Matrices this small gain nothing from a second thread.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
@@ -132,7 +139,16 @@ ensemble = gl.Ensemble(target, config=config, seeds=seeds)
 on_gpu = ensemble[0].device.type == "cuda"
 # All seeds as one program; on a GPU each step is one CUDA graph.
 logs = gl.callbacks.named(track, out_dir)
-ensemble.fit(folder=out_dir, callbacks=logs, compile=on_gpu)
+snapshots = {}
+
+
+def keep(sampler, entry):
+    """Samples on the way, for the slider below."""
+    if sampler is ensemble[0] and out_dir is None:
+        snapshots[entry["iteration"]] = sampler.sample(600).cpu(), entry
+
+
+ensemble.fit(folder=out_dir, callbacks=[*logs, keep], compile=on_gpu)
 evaluations = {}
 for sampler in ensemble:
     folder = Path(out_dir) / f"seed-{sampler.seed}" if out_dir else None
@@ -149,7 +165,7 @@ pd.DataFrame({f"seed {s}": dict(e.rows()) for s, e in evaluations.items()})
 #
 # - **ELBO $\le \log Z \le$ EUBO**, and $\log Z = 0$. Their distance from zero is the error in nats,
 #   seen from the sampler's side and from the target's side. With a *fixed* variance no drift
-#   brings the ELBO to zero: at $T = 100$ and $\sigma^2 = 5$ the best is about $-0.125$.
+#   brings the ELBO to zero; [Results](15_results) draws what is the best that one can do.
 # - The **importance-sampled $\log Z$** is the estimate of $\log Z$ to use. The **learned**
 #   $\log Z_\theta$ is not one: at the end of the training, on the sampler's own trajectories and
 #   with a fixed variance, it tracks their mean log-weight, which is the ELBO.
@@ -184,7 +200,38 @@ else:
     )
 if out_dir:
     figure.savefig(Path(out_dir) / "samples.png", dpi=120)
+    if isinstance(target, gl.GMM):
+        path = sampler.trajectory(500)
+        film(out_dir, target, path.x, limit=12.5, name="emblem")
 plt.show()
+
+# %% [markdown]
+# How it came to be, at a dozen moments of the training (the first ones close together). While
+# exploration lasts, samples lie between the modes; the outermost come last.
+
+# %% tags=["lesson"]
+moments = list(snapshots)
+early = [round(len(moments) * (i / 12) ** 2) for i in range(12)]
+moments = [moments[i] for i in dict.fromkeys(early)] + moments[-1:]
+
+
+def at_moment(iteration):
+    seen, entry = snapshots[iteration]
+    figure, ax = plt.subplots(figsize=(5, 4.9))
+    gl.plots.overview(target, seen, ax)
+    ax.set_title(moment_in_words(iteration))
+    return figure
+
+
+def moment_in_words(iteration):
+    entry = snapshots[iteration][1]
+    words = f"Iteration {iteration}: ELBO {entry['elbo']:.2f}"
+    if entry["eubo"] is not None:
+        words += f", EUBO {entry['eubo']:.2f}"
+    return words
+
+
+gl.explore(at_moment, moment_in_words, iteration=dict.fromkeys(moments))
 
 # %% mystnb={"figure": {"name": "fig-25gmm-history", "caption": "The two bounds close in on log Z during training (the vertical axis is linear within a tenth of a nat and logarithmic beyond). A sampler that misses modes shows in the EUBO, not in the ELBO."}, "image": {"alt": "ELBO rising from below and EUBO falling from above toward the dashed line of the true log Z, over training iterations."}}
 axes = gl.plots.history(sampler.history, target.log_z)
@@ -208,6 +255,33 @@ path = sampler.trajectory(200)
 axes = gl.plots.trajectories(path.t, path.x)
 axes.set_title("From one point to all levels in one unit of time")
 plt.show()
+
+# %% [markdown]
+# ## Fewer steps, or more
+#
+# The drift is a function of time, so that the trained sampler can take any number of steps without
+# being trained again. What is lost with few is what a long Gaussian step cannot follow.
+
+# %% tags=["lesson"]
+evaluated = {}
+for count in (2, 5, 10, 20, 50, 100, 200):
+    evaluated[count] = sampler.evaluate(min(2000, n_samples), steps=count)
+
+
+def with_steps(steps):
+    figure, ax = plt.subplots(figsize=(5, 4.9))
+    gl.plots.overview(target, sampler.sample(800, steps=steps), ax)
+    ax.set_title(steps_in_words(steps))
+    return figure
+
+
+def steps_in_words(steps):
+    made = evaluated[steps]
+    words = f"T = {steps}: ELBO {made['elbo']:.2f}"
+    return words + f", {made['ess']:.1%} of the samples effective"
+
+
+gl.explore(with_steps, steps_in_words, steps=evaluated)
 
 # %% [markdown]
 # ## Why it collapses: exploration decides
