@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -234,3 +235,16 @@ def test_gradient_of_tb_has_no_noise_at_the_optimum_and_the_path_wise_one_has():
     sampler.policy.zero_grad()
     gl.objectives.reverse_kl(sampler.rollout(t, 64, differentiable=True)).backward()
     assert max(p.grad.abs().max() for p in parameters) > 1e-2
+
+
+@pytest.mark.equation("eq-03-split")
+@pytest.mark.parametrize("log_z", [-1.0, 0.3, 2.0])
+def test_tb_is_half_the_variance_and_half_the_square_of_the_distance_from_the_mean(log_z):
+    mean = torch.tensor([1.0, -0.5])
+    with torch.no_grad():
+        tr = gaussian_sampler(mean + 0.5, mean).rollout(gl.time_grid(8), 500)
+        tb = gl.objectives.tb(replace(tr, log_z=torch.tensor(log_z))).item()
+        w = tr.log_weight.double()
+    split = 0.5 * w.var(correction=0).item() + 0.5 * (log_z - w.mean().item()) ** 2
+    assert tb == pytest.approx(split, rel=1e-4)
+    assert tb != pytest.approx(split - 0.5 * w.var().item(), rel=1e-2)
