@@ -31,6 +31,17 @@
 # **Stop** holds. With the keyboard: Tab to a slider, arrow keys to move it, Tab to the button,
 # space to press it.
 
+# %% tags=["remove-cell"]
+# Where the package is not installed, as on Colab: fetch the book, install.
+import importlib.util
+import os
+
+if importlib.util.find_spec("gfnlite") is None:
+    book = "gfn-diffusion-samplers"
+    os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
+    os.system(f"pip install -q './{book}/gfnlite[all]'")
+    os.chdir(f"{book}/notebooks")
+
 # %%
 import math
 import os

@@ -12,6 +12,7 @@ from pybtex.style.formatting.unsrt import Style
 from pybtex.style.labels import BaseLabelStyle
 from result_role import Result
 from sphinx.errors import ConfigError
+from versions import Versions
 
 PROFILES = ("smoke", "quick", "full")
 # A page shows what these say; the cache of executed notebooks itself looks at their cells only.
@@ -80,6 +81,7 @@ def drop_repeated_scripts(app, pagename, templatename, context, doctree):
 def setup(app):
     """Register all with Sphinx."""
     app.add_role("result", Result())
+    app.add_directive("versions", Versions)
     register_plugin("pybtex.style.formatting", "author_year", AuthorYearStyle)
     app.connect("config-inited", configure, priority=100)
     app.connect("html-page-context", drop_repeated_scripts, priority=900)
