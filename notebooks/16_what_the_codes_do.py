@@ -238,7 +238,7 @@ for name, z, model, colour, marker in (
     left.scatter(*z.T, label=name, **style)
     right.scatter(*model.draw(one).T, label=name, **style)
 left.plot(*centre[0], "k+", markersize=14, label="the image's posterior")
-left.set_title("What replay says of one image")
+left.set_title("Latents replayed for one image")
 ring = torch.linspace(0, 2 * math.pi, 100)
 radius = 3.89 * WIDTH  # 90% of a sum of two exponentials
 right.plot(
@@ -1068,7 +1068,7 @@ show(12, "energy calls a step", (len(CALLS) - 1) / 100, 1)
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-16-accepted", "caption": "What the chains of exhibit 12 keep if they keep accepted moves only (orange), the target that all of these chains leave invariant (black, dashed), and the law that the proposition predicts (blue), with the probability of a move estimated by proposals from each point of a grid."}, "image": {"alt": "Density of two modes. Orange histogram and blue curve agree; both are too low at the narrow left mode and too high at the wide right one, compared with the dashed target."}}
 grid = torch.linspace(-5.5, 8, 541)
 density = log_r(grid).exp() / (2 * math.sqrt(2 * math.pi))
-trials, h, generator = 400, 0.1, fresh()
+trials, h, generator = 2000, 0.1, fresh()
 at = grid.repeat_interleave(trials)
 noise = torch.randn(len(at), generator=generator)
 to = at + h * score(at) + math.sqrt(2 * h) * noise
@@ -1080,7 +1080,8 @@ law = density * moves
 law = law / torch.trapezoid(law, grid)
 _, ax = plt.subplots(figsize=(7, 3.6))
 style = {"bins": 180, "range": (-5.5, 8), "density": True}
-ax.hist(kept.numpy(), color=ORANGE, alpha=0.5, label="kept moves", **style)
+style |= {"histtype": "stepfilled", "color": ORANGE, "alpha": 0.5}
+ax.hist(kept.numpy(), label="kept moves", **style)
 ax.plot(grid, law, color=BLUE, label="proposition")
 ax.plot(grid, density, "--", color="black", label="target")
 ax.set(xlabel="$x$", ylabel="density")
