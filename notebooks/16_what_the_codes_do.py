@@ -1412,7 +1412,7 @@ def factor(found, should):
 
 factors = {k: factor(f, r) for k, (_, f, r) in first.items()}
 edge = 2.5 * max(f for f in factors.values() if f)
-figure, ax = plt.subplots(figsize=(7.2, 6))
+figure, ax = plt.subplots(figsize=(6, 6))
 for number, value in factors.items():
     own = number >= 14
     ax.plot(
@@ -1432,7 +1432,7 @@ for label, colour, marker in (
     ("should be zero", GREY, ">"),
 ):
     ax.plot([], [], marker, color=colour, label=label)
-ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.1), ncols=3)
+ax.legend(loc="upper center", bbox_to_anchor=(0.3, -0.1), ncols=3)
 finite = [value for value in factors.values() if value]
 ax.set_title(
     f"The median factor is {statistics.median(finite):.1f}, and only\n"
