@@ -1019,7 +1019,8 @@ for apart in (5, 2):
 #
 # :::{dropdown} Solution
 # ```python
-# settings = {"iterations": 300, "lr": 1e-3, "batch_size": 200}
+# settings = {"lr": 1e-3, "batch_size": 200}
+# settings["iterations"] = min(300, iterations)
 # warm = models["25 Gaussians"].sampler(target, **settings)
 # print(warm.evaluate(5000))
 # print(warm.fit().evaluate(5000))

@@ -257,9 +257,9 @@ plt.show()
 # about 0.1 that the fixed variance costs, and the loss is small, though not zero. Only the EUBO,
 # which starts from the missing modes too, is far off.
 # ```python
-# config = gl.preset("25gmm", "TB", "quick")
-# sampler = gl.GFNDiffusion(gl.gmm25, config=config).fit()
-# sampler.evaluate()
+# on_policy = gl.preset("25gmm", "TB", profile)
+# trial = gl.GFNDiffusion(gl.gmm25, config=on_policy).fit()
+# trial.evaluate(n_samples)
 # ```
 # :::
 #
@@ -272,7 +272,7 @@ plt.show()
 # state. The drift is the same function of time, so nothing needs to be trained again.
 # ```python
 # for steps in (20, 50, 100, 200):
-#     print(steps, sampler.evaluate(steps=steps))
+#     print(steps, sampler.evaluate(n_samples, steps=steps))
 # ```
 # :::
 #
@@ -288,19 +288,19 @@ plt.show()
 # def rings(x):  # energy: (B, 2) -> (B,)
 #     return ring_energy(x.norm(dim=1))
 #
-# sampler = gl.GFNDiffusion(
+# ringed = gl.GFNDiffusion(
 #     rings, dim=2, sigma2=4.0, exploration=3.0, coarse_steps=20, lr=5e-3,
-#     iterations=3000,
+#     iterations=min(3000, config.iterations),
 # ).fit()
 #
 # r = torch.linspace(0, 10, 10_001)
 # mass = 2 * torch.pi * r * (-ring_energy(r)).exp()
 # log_z = torch.trapezoid(mass, r).log()
 # exact = mass[r > 3.5].sum() / mass.sum()
-# share = (sampler.sample(20_000).norm(dim=1) > 3.5).float().mean()
+# share = (ringed.sample(n_samples).norm(dim=1) > 3.5).float().mean()
 # print(f"true log Z {log_z:.3f}")
 # print(f"outer ring {share:.1%} of the samples, exactly {exact:.1%}")
-# sampler.evaluate()  # what needs a known truth is "unknown"
+# ringed.evaluate(n_samples)  # what needs a known truth is "unknown"
 # ```
 # It trains in about a minute. Of its samples 88% are on the outer ring, where 71.4% belong, and the
 # ELBO of 3.22 is well below $\log Z = 3.551$; importance sampling corrects it to 3.56. Without the

@@ -415,8 +415,8 @@ print(f"effective sample size {evaluation['ess']:.1%}")
 # Equation {eq}`eq-07-collapse` is linear in $d$:
 # ```python
 # for dim in (32, 64, 128):
-#     target = gl.ManyWell(dim)
-#     print(dim, -dim / 2 * math.log(1 - target.mode_mass[0]))
+#     left = gl.ManyWell(dim).mode_mass[0].item()
+#     print(dim, -dim / 2 * math.log(1 - left))
 # ```
 # :::
 #
@@ -426,12 +426,11 @@ print(f"effective sample size {evaluation['ess']:.1%}")
 # In the `quick` profile it does not: early in the training the noise takes trajectories to the left,
 # but nothing brings them back once it has faded, and the share falls to zero.
 # ```python
-# sampler = gl.GFNDiffusion(
-#     gl.ManyWell(32), config=gl.preset("manywell32", "TB+Expl", "quick")
-# ).fit()
-# evaluation = sampler.evaluate()
-# print(evaluation["mode_weights"][0::2])
-# evaluation
+# noisy = gl.preset("manywell32", "TB+Expl", profile)
+# trial = gl.GFNDiffusion(gl.ManyWell(32), config=noisy).fit()
+# found = trial.evaluate(n_samples)
+# print(found["mode_weights"][0::2])
+# found
 # ```
 # :::
 #
@@ -443,6 +442,12 @@ print(f"effective sample size {evaluation['ess']:.1%}")
 # mean share is $m/2$. A sampler with the share $m/2$ in *all* wells has the same mean share but no
 # error in the weighted estimate, and a much smaller one in the ELBO: the mean alone cannot tell
 # these two apart, which is why the figure has a bar for each well.
+# ```python
+# found_or_lost = torch.tensor([minor, 0.0])
+# lower = wells / 2 * price_of_shares(found_or_lost, minor, 1)[0]
+# print("found, lost", lower, "in half of the wells each")
+# print("m / 2 in all", price_of_shares(minor / 2, minor, wells)[0])
+# ```
 # ```python
 # half = -8 * math.log(1 - minor)
 # lower, upper, fraction = price_of_shares(minor / 2, minor, 16)

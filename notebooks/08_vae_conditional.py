@@ -547,7 +547,8 @@ pd.DataFrame(rows, index=columns).T
 # blind = gl.GFNDiffusion(
 #     posterior, config=config, langevin=False
 # ).fit()
-# evaluate_posteriors(blind, images, n=200, k=(100,), truth=truth)
+# some, known = images[:count], truth[:count]
+# evaluate_posteriors(blind, some, n=200, k=(100,), truth=known)
 # ```
 # The table above has the answer: what a gradient says at a new image, a network has to have
 # learned from others.
@@ -576,7 +577,8 @@ pd.DataFrame(rows, index=columns).T
 # points = torch.randn(1000, 2)
 # s = gl.GFNDiffusion(
 #     spring, dim=2, conditions=points, sigma2=2.0, learn_variance=True,
-#     steps=20, coarse_steps=None, iterations=1000,
+#     steps=20, coarse_steps=None,
+#     iterations=min(1000, small.iterations),
 # ).fit()
 # s.log_z(points[:5])  # exactly log(pi / 2) for every c
 # ```

@@ -731,7 +731,8 @@ plt.show()
 #
 #
 # before = RelativeSampler(model, far_wish).log_weight(N)
-# after = RelativeSampler(model, far_wish).fit(500).log_weight(N)
+# trained = RelativeSampler(model, far_wish).fit(budget(500))
+# after = trained.log_weight(N)
 # print(gl.ess(before), gl.ess(after))
 # ```
 # :::

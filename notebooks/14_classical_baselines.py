@@ -266,9 +266,9 @@ Markdown("\n".join(lines))
 # :::{dropdown} Solution
 # ```python
 # for scale in (0.5, 1.0, 4.6):
-#     config = gl.annealing.preset("25gmm", "AIS+MALA", "quick", scale=scale)
+#     narrow = gl.annealing.preset("25gmm", "AIS+MALA", profile, scale=scale)
 #     print(scale)
-#     print(gl.annealing.anneal(gl.gmm25, config)[1])
+#     print(gl.annealing.anneal(gl.gmm25, narrow)[1])
 # ```
 # At 0.5 all particles end in the mode at the origin: $\log Z$ is low by $\log 25$, the effective sample
 # size is nearly 100%, and only the modes tell. At 1.0 a few particles reach the next modes with weights
@@ -282,13 +282,13 @@ Markdown("\n".join(lines))
 # is soon dominated by a single particle. SMC forgets bad histories at each level, but pays with
 # particles that share their ancestors.
 # ```python
-# for method in gl.annealing.METHODS:
+# for row in gl.annealing.METHODS:
 #     for keep in (0.5, 0.9, 0.95):
-#         config = gl.annealing.preset(
-#             "manywell128", method, "quick", keep=keep
+#         tried = gl.annealing.preset(
+#             "manywell128", row, profile, keep=keep
 #         )
-#         found, _ = gl.annealing.anneal(gl.ManyWell(128), config)
-#         print(method, keep, found.log_z - gl.ManyWell(128).log_z)
+#         ends, _ = gl.annealing.anneal(gl.ManyWell(128), tried)
+#         print(row, keep, ends.log_z - gl.ManyWell(128).log_z)
 # ```
 # :::
 #

@@ -23,6 +23,9 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "full: long; runs with --all only")
+    config.addinivalue_line(
+        "markers", "equation(*labels): the book's equations that this test checks"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
