@@ -138,8 +138,11 @@ plt.show()
 # q(x_k \mid x_{k-1}) = \mathcal N\big(x_k;\ \sqrt{a_k}\, x_{k-1},\ \sigma^2 b_k I\big).
 # $$ (eq-02-step)
 #
-# If the data have variance $\sigma^2$, so do all $x_k$: the process *preserves the variance*. With
-# $\bar\alpha_k = a_1 a_2 \cdots a_k$, any number of steps is one step:
+# If the data have variance $\sigma^2$, so do all $x_k$: the process *preserves the variance*.
+#
+# :::{prf:theorem} Any number of steps is one step
+# :label: thm-02-marginal
+# With $\bar\alpha_k = a_1 a_2 \cdots a_k$,
 #
 # $$
 # \begin{aligned}
@@ -149,6 +152,7 @@ plt.show()
 # \qquad \varepsilon \sim \mathcal N(0, I).
 # \end{aligned}
 # $$ (eq-02-marginal)
+# :::
 #
 # :::{dropdown} Proof
 # For $k = 1$ it is {eq}`eq-02-step`. If it holds for $k - 1$, then
@@ -214,7 +218,11 @@ table.round(3)
 # %% [markdown]
 # ## 3. What undoing would need
 #
-# If someone told us $x_0$, undoing a step would be easy. By Bayes' rule
+# If someone told us $x_0$, undoing a step would be easy.
+#
+# :::{prf:theorem} A step undone, given the data
+# :label: thm-02-posterior
+# By Bayes' rule
 #
 # $$
 # \begin{aligned}
@@ -224,9 +232,11 @@ table.round(3)
 # \beta_k &= b_k\, \frac{1 - \bar\alpha_{k-1}}{1 - \bar\alpha_k} .
 # \end{aligned}
 # $$ (eq-02-posterior)
+# :::
 #
 # :::{dropdown} Proof
-# Given $x_0$, the step to $x_k$ depends on $x_{k-1}$ alone, so as a function of $x_{k-1}$
+# For $k = 1$ it says that $x_0$ is $x_0$, without doubt. Let $k > 1$. Given $x_0$, the step to $x_k$
+# depends on $x_{k-1}$ alone, so as a function of $x_{k-1}$
 #
 # $$
 # q(x_{k-1} \mid x_k, x_0) \propto q(x_k \mid x_{k-1})\; q(x_{k-1} \mid x_0).
@@ -240,8 +250,10 @@ table.round(3)
 # = \frac{1 - \bar\alpha_k}{\sigma^2 b_k (1 - \bar\alpha_{k-1})} .
 # $$
 #
-# The mean is $\beta_k$ times the sum of each one's centre times its precision,
-# $\sqrt{a_k}\, x_k / b_k + \sqrt{\bar\alpha_{k-1}}\, x_0 / (1 - \bar\alpha_{k-1})$.
+# The mean is the variance times the sum of each one's precision times its centre, which are
+# $x_k / \sqrt{a_k}$ and $\sqrt{\bar\alpha_{k-1}}\, x_0$. In it $\sigma^2$ cancels:
+# $\mu_k = \beta_k \big(\sqrt{a_k}\, x_k / b_k + \sqrt{\bar\alpha_{k-1}}\, x_0 / (1 -
+# \bar\alpha_{k-1})\big)$.
 # :::
 #
 # Nobody tells us $x_0$. A network has to guess it from $x_k$, and there are three ways to put the
@@ -259,13 +271,18 @@ table.round(3)
 # \end{gathered}
 # $$ (eq-02-x0)
 #
-# **The score.** Let $q_k$ be the density of $x_k$. *Tweedie's formula* says that the gradient of
-# its logarithm points to where the data are expected:
+# **The score.** The gradient of the logarithm of a noised density points to where the data are
+# expected.
+#
+# :::{prf:theorem} Tweedie's formula
+# :label: thm-02-tweedie
+# Let $q_k$ be the density of $x_k$. For $k > 0$
 #
 # $$
 # \nabla \log q_k(x_k) = -\frac{\hat\varepsilon(x_k, k)}{\sigma \sqrt{1 - \bar\alpha_k}}
 # = \frac{\sqrt{\bar\alpha_k}\, \hat x_0(x_k, k) - x_k}{\sigma^2 (1 - \bar\alpha_k)} .
 # $$ (eq-02-tweedie)
+# :::
 #
 # :::{dropdown} Proof
 # $q_k(x) = \int q(x \mid x_0)\, p(x_0)\, dx_0$, with $q(x \mid x_0)$ the Gaussian
@@ -347,7 +364,11 @@ print(f"score by autograd and by Tweedie differ by {error:.1e} at most")
 #
 # Train the chain by maximum likelihood on destroyed trajectories: the bound on the likelihood of
 # the data that started it all {cite:p}`sohl2015deep`, and in this book's words a descent on the
-# EUBO. Each step costs the divergence between two Gaussians, so that
+# EUBO. Each step costs the divergence between two Gaussians.
+#
+# :::{prf:theorem} The likelihood is a weighted regression
+# :label: thm-02-elbo
+# For the chain with the means {eq}`eq-02-mean`
 #
 # $$
 # \begin{aligned}
@@ -356,6 +377,9 @@ print(f"score by autograd and by Tweedie differ by {error:.1e} at most")
 #   \mathbb E\, \big|\varepsilon - \varepsilon_\theta(x_k, k)\big|^2 .
 # \end{aligned}
 # $$ (eq-02-elbo)
+#
+# where the constant does not depend on $\theta$.
+# :::
 #
 # :::{dropdown} Proof
 # Put $x_0$ from {eq}`eq-02-marginal` into {eq}`eq-02-posterior`: $\mu_k(x_k, x_0)$ becomes
@@ -494,14 +518,39 @@ plt.show()
 # \end{aligned}
 # $$ (eq-02-ddim)
 #
-# With the true $x_0$ and $\varepsilon$ this has the marginal {eq}`eq-02-marginal` at $j$ for every
-# $\eta$: whatever the split, the variances add up to $\sigma^2 (1 - \bar\alpha_j)$. With
-# $\eta = 1$ and $j = k - 1$ it draws from {eq}`eq-02-posterior` at $\hat x_0$. With $\eta = 0$
-# nothing is random.
+# With $\eta = 0$ nothing is random.
+#
+# :::{prf:proposition} Every $\eta$ has the right marginals
+# :label: thm-02-ddim
+# Let $0 \le \eta \le 1$. With the true $x_0$ and $\varepsilon$ in the place of the guesses, $x_j$ has
+# the marginal {eq}`eq-02-marginal` at $j$. With $\eta = 1$ and $j = k - 1$ a step draws from
+# {eq}`eq-02-posterior` at $\hat x_0$.
+# :::
+#
+# :::{dropdown} Proof
+# Whatever the split, the two noises are independent and their variances add up to
+# $\sigma^2 (1 - \bar\alpha_j)$; and $f^2$ is never more, since
+# $1 - \bar\alpha_k / \bar\alpha_j \le 1 - \bar\alpha_k$. For $\eta = 1$ and $j = k - 1$ the fresh
+# noise has the variance $f^2 = \sigma^2 \beta_k$, and
+#
+# $$
+# 1 - \bar\alpha_{k-1} - \beta_k
+# = (1 - \bar\alpha_{k-1})\, \frac{1 - \bar\alpha_k - b_k}{1 - \bar\alpha_k}
+# = \frac{a_k (1 - \bar\alpha_{k-1})^2}{1 - \bar\alpha_k} .
+# $$
+#
+# Its root is what multiplies $\sigma \varepsilon$ in $\mu_k(x_k, x_0)$, with $x_k$ written as
+# {eq}`eq-02-marginal`; and the factors of $x_0$ there add up to $\sqrt{\bar\alpha_{k-1}}$.
+# :::
 #
 # **The SDE and the flow** {cite:p}`song2021sde`. Let $K \to \infty$, and write $s = k/K$ and
 # $\beta(s) = -\tfrac{d}{ds} \log \bar\alpha(s)$. Destruction becomes a stochastic differential
-# equation, and its densities $q_s$ are those of two processes that undo it:
+# equation.
+#
+# :::{prf:theorem} Two processes that undo it
+# :label: thm-02-sde
+# The densities $q_s$ of destruction are, at every $s$, also those of these two, started at $q_1$ and
+# run in the direction of falling $s$:
 #
 # $$
 # \begin{aligned}
@@ -512,6 +561,7 @@ plt.show()
 #   + \tfrac12 \sigma^2 \beta\, \nabla \log q_s(x)\big]\, |ds| .
 # \end{aligned}
 # $$ (eq-02-sde)
+# :::
 #
 # :::{dropdown} Proof
 # The Fokker–Planck equation of destruction is
@@ -531,13 +581,20 @@ plt.show()
 # $\nabla \cdot (v\, q)$, which it is for $m = -v + \tfrac12 \sigma^2 \beta\, \nabla \log q$.
 # :::
 #
-# Ancestral sampling is, to first order in the step, Euler's method for the SDE. And DDIM with
-# $\eta = 0$ is Euler's method for the flow, in the right coordinates: with
-# $y = x / \sqrt{\bar\alpha}$ and the ratio of noise to signal $r = \sigma \sqrt{1/\bar\alpha - 1}$,
+# Ancestral sampling is, to first order in the step, Euler's method for the SDE. DDIM is it for the
+# flow, in the right coordinates.
+#
+# :::{prf:proposition} DDIM is Euler's method
+# :label: thm-02-flow
+# With $y = x / \sqrt{\bar\alpha}$ and the ratio of noise to signal
+# $r = \sigma \sqrt{1/\bar\alpha - 1}$ the flow reads
 #
 # $$
-# \frac{dy}{dr} = \hat\varepsilon .
+# \frac{dy}{dr} = \hat\varepsilon ,
 # $$ (eq-02-flow)
+#
+# and a step of DDIM with $\eta = 0$ is one of Euler's method for it.
+# :::
 #
 # :::{dropdown} Proof
 # Since $\tfrac{d}{ds} \bar\alpha^{-1/2} = \tfrac12 \beta\, \bar\alpha^{-1/2}$, along the flow
@@ -669,13 +726,18 @@ plt.show()
 # \end{aligned}
 # $$ (eq-02-kernels)
 #
-# $P_F$ has the variance of the ancestral step. It has its mean too, if
+# $P_F$ has the variance of the ancestral step.
+#
+# :::{prf:theorem} A predictor of noise is a drift
+# :label: thm-02-bridge
+# $P_F$ has the mean {eq}`eq-02-mean` of the ancestral step too, if
 #
 # $$
 # \varepsilon_\theta(x, k) = \frac{\sqrt{1 - \bar\alpha_k}}{\sigma}\;
 #   \big(x - \sqrt{a_k}\; u(x, t; \theta)\big),
 # \qquad t = 1 - \frac kK .
 # $$ (eq-02-bridge)
+# :::
 #
 # :::{dropdown} Proof
 # Put {eq}`eq-02-bridge` into {eq}`eq-02-mean`:

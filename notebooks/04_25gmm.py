@@ -91,7 +91,7 @@ Markdown(config.markdown(always=changes))
 # %% [markdown]
 # ## The target
 #
-# $$R(x) = \frac1K \sum_{k=1}^{K} \mathcal N(x; \mu_k, 0.3\, I), \qquad \log Z = 0,$$
+# $$R(x) = \frac1K \sum_{k=1}^{K} \mathcal N(x; \mu_k, 0.3\, I), \qquad \log Z = 0,$$ (eq-04-target)
 #
 # with means on a grid: $K = 25$ at $\{-10, -5, 0, 5, 10\}^2$. A mode's standard deviation is 0.55
 # and its neighbours are nine of those away: between modes the density is practically zero, so
@@ -113,7 +113,7 @@ Markdown(config.markdown(always=changes))
 # \mathcal L_{\mathrm{TB}} &= \tfrac12\,\mathbb E\big[(\log Z_\theta - \log w)^2\big], \\
 # \log w &= \log R(x_1) + \sum_i \log P_B - \sum_i \log P_F .
 # \end{aligned}
-# $$
+# $$ (eq-04-tb)
 #
 # With `Expl`, the noise that draws a trajectory has the variance $\sigma^2 + e$ per unit time,
 # where $e$ fades to zero over the first half of the training, while the densities in $\log w$ stay

@@ -265,6 +265,31 @@ print(
 # For one image, adaptive importance sampling finds $\log Z(x)$ to a hundredth of a nat with 110,000
 # draws of its own, and exact posterior samples by the way. That was done once for the evaluation
 # images (`python -m reproduce vae --truth`) and is read here. The sampler never sees them.
+#
+# Of several trajectories of one image, the logarithm of the mean weight is a better bound than the
+# mean logarithm {cite:p}`burda2016iwae`. It is what a sampler is worth once its samples are weighted.
+#
+# :::{prf:theorem} More samples, a better bound
+# :label: thm-08-k-samples
+# For independent trajectories $\tau_1, \tau_2, \dots$ of the sampler, given $x$, let
+#
+# $$
+# L_K(x) = \mathbb E\Big[\log \frac1K \sum_{k=1}^K w(\tau_k; x)\Big].
+# $$ (eq-08-bound)
+#
+# Then $\text{ELBO} = L_1 \le L_2 \le \dots \le \log Z(x)$. If the ELBO is finite, $L_K$ tends to
+# $\log Z(x)$.
+# :::
+#
+# :::{dropdown} Proof
+# Let $M_K$ be the mean of the first $K$ weights. Its expectation is $Z(x)$, and the logarithm is
+# concave, so that $L_K = \mathbb E \log M_K \le \log Z(x)$. Of $K + 1$ weights leave out one at random.
+# Given the weights, the mean of the others has the expectation $M_{K+1}$; so, by Jensen's inequality
+# again, its logarithm has on average at most $\log M_{K+1}$. That logarithm is distributed as
+# $\log M_K$, hence $L_K \le L_{K+1}$. At last, $M_K \to Z(x)$ by the law of large numbers, and
+# $\log M_K$ lies between $\frac1K \sum_k \log w(\tau_k; x)$ and $M_K$, which both converge in mean.
+# So the means of the logarithms converge too.
+# :::
 
 # %%
 folder = Path("../reproduce/results/vae")

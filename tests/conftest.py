@@ -100,6 +100,14 @@ def oracle():
     return SimpleNamespace(**namespace)
 
 
+@pytest.fixture(scope="session")
+def gauss_hermite():
+    """Sixty nodes and weights of a standard normal: eigenvalues of the Jacobi matrix."""
+    side = torch.arange(1, 60, dtype=torch.float64).sqrt()
+    nodes, vectors = torch.linalg.eigh(torch.diag(side, 1) + torch.diag(side, -1))
+    return nodes, vectors[0].square()
+
+
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)

@@ -27,6 +27,8 @@ def marks(node):
 def claimed(source):
     """Labels that a file's tests claim: by a decorator, a param's marks, or pytestmark."""
     found = set()
+    if "pytest.mark.equation(" not in source:  # parsing takes longer
+        return found
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             if node.name.lower().startswith("test"):
