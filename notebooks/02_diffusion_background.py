@@ -351,7 +351,8 @@ print(f"score by autograd and by Tweedie differ by {error:.1e} at most")
 #
 # It splits into what no network can know, and the network's own error:
 # $\mathbb E|\varepsilon - \hat\varepsilon|^2 + \mathbb E|\hat\varepsilon - \varepsilon_\theta|^2$.
-# So it does not fall to zero. How far it can fall, `exact_predictor` tells.
+# So it does not fall to zero. How far it can fall, `exact_predictor` tells. (The code takes means
+# over coordinates, and so divides it by $d$.)
 #
 # **Where it comes from.** Let generation be a chain with the variance of destruction's steps,
 # $P_F(x_{k-1} \mid x_k; \theta) = \mathcal N(\mu_\theta(x_k, k), \sigma^2 b_k I)$, and let its mean
@@ -1029,9 +1030,8 @@ for apart in (5, 2):
 #    \bar\alpha_k}\, \varepsilon$.
 # 2. Predicted noise, predicted data and score are one function; a regression without weights
 #    learns it.
-# 3. Ancestral and DDIM are Euler's method for an SDE and for a flow; the flow allows better
-# methods. 4. The predicted noise is the drift of $P_F$ in the variance-preserving process, so a
-# diffusion
+# 3. Ancestral and DDIM are Euler's method for an SDE and for a flow; the flow allows better methods.
+# 4. The predicted noise is the drift of $P_F$ in the variance-preserving process, so a diffusion
 #    model has an ELBO and an EUBO as soon as there is an energy.
 # 5. The likelihood weighs small noise most; $L_{\mathrm{simple}}$ does not, and the bounds show it.
 #

@@ -326,10 +326,10 @@ print("R / Z                         ", (REWARD / Z).numpy())
 #
 # $$Z_\theta\, P_F(p) = P_B(p)\, G(s).$$
 #
-# For $s$ the source, $p$ is empty and $G(s_0) = Z_\theta$. The same for $p$ followed by the edge $s \to s'$ reads
-# $Z_\theta\, P_F(p)\, P_F(s' \mid s) = P_B(p)\, P_B(s \mid s')\, G(s')$. Put the first into the
-# second and divide by $P_B(p)$: $G(s)\, P_F(s' \mid s) = G(s')\, P_B(s \mid s')$. This is DB with
-# $F = G$.
+# For $s$ the source, $p$ is empty and $G(s_0) = Z_\theta$. The same for $p$ followed by the edge
+# $s \to s'$ reads $Z_\theta\, P_F(p)\, P_F(s' \mid s) = P_B(p)\, P_B(s \mid s')\, G(s')$. Put the
+# first into the second and divide by $P_B(p)$:
+# $G(s)\, P_F(s' \mid s) = G(s')\, P_B(s \mid s')$. This is DB with $F = G$.
 # :::
 #
 # Let us look at all five on the board. One array does it: with
@@ -488,10 +488,10 @@ plt.show()
 #   + \mathrm{network}(x, t).
 # $$ (eq-03-fl)
 #
-# {prf:ref}`thm-03-tb` and its proof hold as they stand, with "sum over the paths that end in $x$" read as an
-# integral over $x_0, \dots$ up to the last state before $x_1$. One thing is lost: on the board any
-# table can be learned, but a Gaussian step of finite length cannot follow every flow. So with a
-# finite $T$ the loss has a floor above zero in general.
+# {prf:ref}`thm-03-tb` and its proof hold as they stand, with "sum over the paths that end in $x$"
+# read as an integral over $x_0, \dots$ up to the last state before $x_1$. One thing is lost: on the
+# board any table can be learned, but a Gaussian step of finite length cannot follow every flow. So
+# with a finite $T$ the loss has a floor above zero in general.
 #
 # There is an exception that we can use as a check: a Gaussian target with the variance of the
 # reference process.
@@ -855,11 +855,11 @@ plt.show()
 #
 # ## 7. What leaving the policy buys
 #
-# {prf:ref}`thm-03-tb` never asked where the paths come from. TB is zero at the same $P_F$ for *every* law
-# $\tilde P$ that covers the paths; reverse KL is an average over $P_F$ by definition. Now take two
-# equal modes, one near the start and one out of the reach of the untrained process, and train
-# twice. Same loss, same network, same seed. The second training draws its paths with more variance,
-# which fades. The densities in $\log w$ are those of $P_F$ both times.
+# {prf:ref}`thm-03-tb` never asked where the paths come from. TB is zero at the same $P_F$ for
+# *every* law $\tilde P$ that covers the paths; reverse KL is an average over $P_F$ by definition.
+# Now take two equal modes, one near the start and one out of the reach of the untrained process,
+# and train twice. Same loss, same network, same seed. The second training draws its paths with more
+# variance, which fades. The densities in $\log w$ are those of $P_F$ both times.
 
 # %%
 far_modes = gl.GMM([[-1.0], [4.0]], 0.16)  # log Z = 0

@@ -156,9 +156,9 @@ print(f"as gfnlite has it: {target.log_z:.6f}, share {minor:.5f}")
 # $q \frac{m^2}{q^2} + (1-q) \frac{(1-m)^2}{(1-q)^2}$.
 # :::
 #
-# For $0 < q < 1$ the importance-weighted estimate of $\log Z$ is consistent, but needs $n \gg 1/\text{ESS}$
-# samples; with fewer it reads as at $q = 0$, since none of them is where the weight is. At $q = 0$ it
-# changes its nature: no sample is on the left.
+# For $0 < q < 1$ the importance-weighted estimate of $\log Z$ is consistent, but needs
+# $n \gg 1/\text{ESS}$ samples; for a $q$ so small that none of fewer samples is on the left, it reads
+# as at $q = 0$. There it changes its nature.
 #
 # :::{prf:theorem} The signature of a collapse
 # :label: thm-07-collapse

@@ -267,7 +267,7 @@ print(
 # images (`python -m reproduce vae --truth`) and is read here. The sampler never sees them.
 #
 # Of several trajectories of one image, the logarithm of the mean weight is a better bound than the
-# mean logarithm {cite:p}`burda2016iwae`. It is what a sampler is worth once its samples are weighted.
+# mean logarithm {cite:p}`burda2016iwae`: what a sampler is worth once its samples are weighted.
 #
 # :::{prf:theorem} More samples, a better bound
 # :label: thm-08-k-samples
@@ -357,7 +357,7 @@ for name, values in compared:
     table.append(f"| {name} | {values.mean():.2f} | {gap:.2f} |")
 Markdown("\n".join(table))
 
-# %% mystnb={"figure": {"name": "fig-vae-gaps", "caption": "Distance from the true log Z(x) of each evaluation image, in the order of the encoder's. For a lower bound it is also the Kullback–Leibler divergence from the posterior (of the encoder's Gaussian, or of the sampler's trajectories)."}, "image": {"alt": "Three lines of dots over images: the encoder's gap rises to many nats, the sampler's stays low, and its 100-sample bound is near zero."}}
+# %% mystnb={"figure": {"name": "fig-vae-gaps", "caption": "Distance from the true log Z(x) of each evaluation image, in the order of the encoder's. For the two ELBOs it is also the Kullback–Leibler divergence from the posterior (of the encoder's Gaussian, or of the sampler's trajectories)."}, "image": {"alt": "Three lines of dots over images: the encoder's gap rises to many nats, the sampler's stays low, and its 100-sample bound is near zero."}}
 order = (log_z - encoder)[:count].argsort()
 figure, ax = plt.subplots(figsize=(8, 3.6))
 for name, values, colour in (

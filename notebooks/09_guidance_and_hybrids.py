@@ -422,8 +422,14 @@ plt.show()
 # ## Guidance without an energy: the model's own labels
 #
 # Train one network with labels, and without: withhold the label of a tenth of each batch. Then it
-# knows two predictions, and by Bayes' rule their difference is a classifier's gradient:
-# $\varepsilon_c - \varepsilon_\varnothing = -\sigma \sqrt{1 - \bar\alpha_k}\, \nabla \log p_k(c \mid x_k)$.
+# knows two predictions, and by Bayes' rule, $p_k(c \mid x_k) \propto p_k(x_k \mid c) / p_k(x_k)$, their
+# difference is a classifier's gradient:
+#
+# $$
+# \varepsilon_c - \varepsilon_\varnothing
+# = -\sigma \sqrt{1 - \bar\alpha_k}\; \nabla \log p_k(c \mid x_k) .
+# $$ (eq-09-classifier)
+#
 # *Classifier-free guidance* {cite:p}`ho2022` goes further that way:
 #
 # $$

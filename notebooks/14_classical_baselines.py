@@ -86,14 +86,15 @@ Markdown(config.markdown(always=config.describe()))
 # \end{aligned}
 # $$ (eq-14-bridge)
 #
-# Each particle goes from level to level. At a new level it first takes on a weight, and is then moved by
-# Langevin steps that leave $R_{\beta_k}$ invariant. That is *annealed importance sampling*
+# Each particle goes from level to level. At a new level it first takes on a weight, and is then moved
+# by Langevin steps that leave $R_{\beta_k}$ invariant. That is *annealed importance sampling*
 # {cite:p}`neal2001`.
 #
 # :::{prf:theorem} The mean weight is the normaliser
 # :label: thm-14-weight
-# Let the levels and the moves be fixed beforehand, the particle start at $x \sim \pi_0$ with $w = 1$, and
-# the moves at level $k$ leave $R_{\beta_k}$ invariant. With the weight that it takes on at each level,
+# Let the levels and the moves be fixed beforehand, the particle start at $x \sim \pi_0$ with $w = 1$,
+# and the moves at level $k$ leave $R_{\beta_k}$ invariant. With the weight that it takes on at each
+# level,
 #
 # $$
 # \begin{aligned}
@@ -111,9 +112,8 @@ Markdown(config.markdown(always=config.describe()))
 # the same integral. After the last level, $g = 1$ gives $\int R = Z$.
 # :::
 #
-# *Sequential Monte Carlo* {cite:p}`delmoral2006` resamples the particles
-# by their weights at each level, so that none is carried along for nothing. The levels are chosen on
-# the way: the next $\beta$ is the one that leaves a given effective fraction of the particles.
+# *Sequential Monte Carlo* {cite:p}`delmoral2006` resamples the particles by their weights at each level,
+# so that none is carried along for nothing. The levels are chosen on the way: the next $\beta$ is the one that leaves a given effective fraction of the particles.
 #
 # The weight plays the role of a trajectory's: its mean estimates $Z$, and the mean of its logarithm is
 # a lower bound of $\log Z$ in expectation. Both are so for levels and step sizes that are fixed

@@ -117,7 +117,7 @@ def test_residuals_of_parts_are_sums_of_those_of_edges(board):
 
 
 def test_flows_found_from_trajectory_balance_alone(board):
-    """Theorem 2's G(s), the sum over completions of R P_B, is the flow of the recursion."""
+    """The proof's G(s), the sum over completions of R P_B, is the flow of the recursion."""
     g = torch.zeros(10, dtype=F64)
     g[6:] = board.REWARD
     for s in range(6):

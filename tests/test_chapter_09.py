@@ -100,3 +100,21 @@ def test_the_pull_of_a_weak_energy_to_first_order(gauss_hermite):
     torch.testing.assert_close(found, averaged, rtol=0.02, atol=1e-6)
     at_the_mean = -bar.sqrt() * 4 * mean**3
     assert (found - at_the_mean).abs().max() > 1
+
+
+@pytest.mark.equation("eq-09-classifier")
+def test_two_predictions_differ_by_a_classifiers_gradient():
+    """Of the exact predictors of one class and of all: against autograd of Bayes' rule."""
+    clouds = gl.GMM([[0.0, 1.2], [-1.1, -0.6], [1.1, -0.6]], [0.8, 0.4, 0.5], weights=[1, 2, 3])
+    x, k = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)), 8
+    bar = NOISING.alpha_bar[k]
+    seen = x.clone().requires_grad_()
+    total = bar * clouds.variance + SIGMA2 * (1 - bar)
+    square = (seen[:, None] - bar.sqrt() * clouds.means).square().sum(-1)
+    log_class = (clouds.weights.log() - total.log() - square / (2 * total)).log_softmax(1)
+    (gradient,) = torch.autograd.grad(log_class[:, 0].sum(), seen)
+    one = gl.GMM(clouds.means[:1], clouds.variance[:1])
+    found = exact_predictor(one, NOISING)(x, k) - exact_predictor(clouds, NOISING)(x, k)
+    wanted = -(SIGMA2 * (1 - bar)).sqrt() * gradient
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+    assert (found + wanted).abs().max() > 0.1  # the twin: the other sign
