@@ -164,7 +164,7 @@ plt.show()
 #
 # with independent standard normal $\varepsilon$ and $\varepsilon'$. The factor of $x_0$ is
 # $\sqrt{a_k \bar\alpha_{k-1}} = \sqrt{\bar\alpha_k}$. The two noises add up to one whose variance
-# is $\sigma^2 (a_k - a_k \bar\alpha_{k-1} + 1 - a_k) = \sigma^2 (1 - \bar\alpha_k)$.
+# is $\sigma^2 (a_k - a_k \bar\alpha_{k-1} + 1 - a_k)$, that is $\sigma^2 (1 - \bar\alpha_k)$.
 # :::
 #
 # The sequence $\bar\alpha_k$ is the **schedule**. `linear` {cite:p}`ho2020ddpm` lets the rate of
@@ -252,8 +252,11 @@ table.round(3)
 #
 # The mean is the variance times the sum of each one's precision times its centre, which are
 # $x_k / \sqrt{a_k}$ and $\sqrt{\bar\alpha_{k-1}}\, x_0$. In it $\sigma^2$ cancels:
-# $\mu_k = \beta_k \big(\sqrt{a_k}\, x_k / b_k + \sqrt{\bar\alpha_{k-1}}\, x_0 / (1 -
-# \bar\alpha_{k-1})\big)$.
+#
+# $$
+# \mu_k = \beta_k \Big(\frac{\sqrt{a_k}}{b_k}\, x_k
+#   + \frac{\sqrt{\bar\alpha_{k-1}}}{1 - \bar\alpha_{k-1}}\, x_0\Big).
+# $$
 # :::
 #
 # Nobody tells us $x_0$. A network has to guess it from $x_k$, and there are three ways to put the
@@ -287,8 +290,8 @@ table.round(3)
 # :::{dropdown} Proof
 # $q_k(x) = \int q(x \mid x_0)\, p(x_0)\, dx_0$, with $q(x \mid x_0)$ the Gaussian
 # {eq}`eq-02-marginal`, whose gradient is itself times
-# $-(x - \sqrt{\bar\alpha_k}\, x_0) / \sigma^2 (1 - \bar\alpha_k)
-# = -\varepsilon / \sigma \sqrt{1 - \bar\alpha_k}$. So
+# $-(x - \sqrt{\bar\alpha_k}\, x_0) / \sigma^2 (1 - \bar\alpha_k)$, that is,
+# $-\varepsilon / \sigma \sqrt{1 - \bar\alpha_k}$. So
 #
 # $$
 # \begin{aligned}
@@ -577,9 +580,15 @@ plt.show()
 # This is how a density moves if each point moves with velocity $v$ and nothing is random. Run in
 # the direction of falling $s$, the velocity is $-v$: the flow. For the SDE, let $r = -s$ be the
 # time of generation. Its Fokker–Planck equation with drift $m$ is
-# $\partial_r q = -\nabla \cdot (m\, q) + \tfrac12 \sigma^2 \beta\, \Delta q
-# = -\nabla \cdot \big((m - \tfrac12 \sigma^2 \beta\, \nabla \log q)\, q\big)$. It should be
-# $\nabla \cdot (v\, q)$, which it is for $m = -v + \tfrac12 \sigma^2 \beta\, \nabla \log q$.
+#
+# $$
+# \begin{aligned}
+# \partial_r q &= -\nabla \cdot (m\, q) + \tfrac12 \sigma^2 \beta\, \Delta q \\
+# &= -\nabla \cdot \big((m - \tfrac12 \sigma^2 \beta\, \nabla \log q)\, q\big).
+# \end{aligned}
+# $$
+#
+# It should be $\nabla \cdot (v\, q)$, which it is for $m = -v + \tfrac12 \sigma^2 \beta\, \nabla \log q$.
 # :::
 #
 # Ancestral sampling is, to first order in the step, Euler's method for the SDE. DDIM is it for the
@@ -599,11 +608,18 @@ plt.show()
 #
 # :::{dropdown} Proof
 # Since $\tfrac{d}{ds} \bar\alpha^{-1/2} = \tfrac12 \beta\, \bar\alpha^{-1/2}$, along the flow
-# $dy/ds = (v + \tfrac12 \beta x) / \sqrt{\bar\alpha}
-# = -\tfrac12 \sigma^2 \beta\, \nabla \log q / \sqrt{\bar\alpha}$, which by {eq}`eq-02-tweedie` is
-# $\tfrac12 \sigma \beta\, \hat\varepsilon / \sqrt{\bar\alpha (1 - \bar\alpha)}$. And
-# $dr/ds = \tfrac12 \sigma (1/\bar\alpha - 1)^{-1/2}\, \beta / \bar\alpha
-# = \tfrac12 \sigma \beta / \sqrt{\bar\alpha (1 - \bar\alpha)}$. Their ratio is $\hat\varepsilon$.
+#
+# $$
+# \begin{aligned}
+# \frac{dy}{ds} &= \frac{v + \tfrac12 \beta x}{\sqrt{\bar\alpha}}
+# = -\frac{\sigma^2 \beta\, \nabla \log q}{2 \sqrt{\bar\alpha}}
+# = \frac{\sigma \beta}{2 \sqrt{\bar\alpha (1 - \bar\alpha)}}\; \hat\varepsilon, \\
+# \frac{dr}{ds} &= \frac{\sigma}{2 \sqrt{1/\bar\alpha - 1}} \cdot \frac{\beta}{\bar\alpha}
+# = \frac{\sigma \beta}{2 \sqrt{\bar\alpha (1 - \bar\alpha)}},
+# \end{aligned}
+# $$
+#
+# the last step of the first line by {eq}`eq-02-tweedie`. Their ratio is $\hat\varepsilon$.
 # Equation {eq}`eq-02-ddim` with $\eta = 0$, divided by $\sqrt{\bar\alpha_j}$, reads
 # $y_j = y_k + (r_j - r_k)\, \varepsilon_\theta$: a step of Euler.
 # :::
@@ -1050,7 +1066,7 @@ for apart in (5, 2):
 # for predict in ("noise", "x0"):
 #     trial = Denoiser(2, noising, layers=3)
 #     trial.fit(data, predict=predict, **options)
-#     print(predict, trial.sampler(target).evaluate(5000))
+#     print(predict, trial.sampler(target).evaluate(n))
 # ```
 # :::
 #
@@ -1072,7 +1088,7 @@ for apart in (5, 2):
 #     arrives = left * data.var(0).mean() + sigma2 * (1 - left)
 #     trial = Denoiser(2, noising, layers=3).fit(data, **options)
 #     print(f"starts at {sigma2}, should at {arrives:.3f}")
-#     print(trial.sampler(target).evaluate(5000))
+#     print(trial.sampler(target).evaluate(n))
 # ```
 # :::
 #
@@ -1084,10 +1100,10 @@ for apart in (5, 2):
 # settings = {"lr": 1e-3, "batch_size": 200}
 # settings["iterations"] = min(300, iterations)
 # warm = models["25 Gaussians"].sampler(target, **settings)
-# print(warm.evaluate(5000))
-# print(warm.fit().evaluate(5000))
+# print(warm.evaluate(n))
+# print(warm.fit().evaluate(n))
 # cold = gl.GFNDiffusion(target, config=warm.config).fit()
-# print(cold.evaluate(5000))
+# print(cold.evaluate(n))
 # ```
 # The bounds of the warm sampler close in further, with few energy calls. The cold one, from the
 # same number, is far behind: it has no data to tell it where the modes are.

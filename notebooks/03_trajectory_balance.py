@@ -249,8 +249,9 @@ print("R / Z                         ", (REWARD / Z).numpy())
 # :::{dropdown} Proof
 # *From FM to DB.* Given a conserved flow, let $F(s)$ be what passes through $s$, and set
 # $P_F(s' \mid s) = F(s \to s')/F(s)$ and $P_B(s \mid s') = F(s \to s')/F(s')$. By conservation both
-# are probabilities. And $F(s)\, P_F(s' \mid s) = F(s \to s') = F(s')\, P_B(s \mid s')$, which is
-# DB.
+# are probabilities. And DB holds, since
+#
+# $$F(s)\, P_F(s' \mid s) = F(s \to s') = F(s')\, P_B(s \mid s').$$
 #
 # *From DB to FM.* Call the common value of both sides $F(s \to s')$. Summed over the parents $s$ of
 # $s'$, the right side gives $F(s')$, since $P_B$ sums to one. Summed over the children of $s'$, the
@@ -327,8 +328,11 @@ print("R / Z                         ", (REWARD / Z).numpy())
 # $$Z_\theta\, P_F(p) = P_B(p)\, G(s).$$
 #
 # For $s$ the source, $p$ is empty and $G(s_0) = Z_\theta$. The same for $p$ followed by the edge
-# $s \to s'$ reads $Z_\theta\, P_F(p)\, P_F(s' \mid s) = P_B(p)\, P_B(s \mid s')\, G(s')$. Put the
-# first into the second and divide by $P_B(p)$:
+# $s \to s'$ reads
+#
+# $$Z_\theta\, P_F(p)\, P_F(s' \mid s) = P_B(p)\, P_B(s \mid s')\, G(s').$$
+#
+# Put the first into the second and divide by $P_B(p)$:
 # $G(s)\, P_F(s' \mid s) = G(s')\, P_B(s \mid s')$. This is DB with $F = G$.
 # :::
 #

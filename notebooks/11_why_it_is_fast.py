@@ -212,9 +212,8 @@ plt.show()
 # :::
 #
 # :::{dropdown} Proof
-# $\nabla_\theta \tfrac12 \delta^2 = \delta\, \nabla_\theta \delta$, and of
-# $\delta = \log Z_\theta - \log R - \sum \log P_B + \sum_i \log P_F(x' \mid x)$ the first and the last
-# terms alone depend on $\theta$. A learned $P_B$ adds $-\delta\, \nabla_\theta \log P_B(x \mid x')$ to
+# $\nabla_\theta \tfrac12 \delta^2 = \delta\, \nabla_\theta \delta$, and in $\delta$ only
+# $\log Z_\theta$ and $\sum_i \log P_F(x' \mid x)$, both with the sign $+$, depend on $\theta$. A learned $P_B$ adds $-\delta\, \nabla_\theta \log P_B(x \mid x')$ to
 # each transition.
 # :::
 #

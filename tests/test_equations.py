@@ -1,4 +1,4 @@
-"""Every numbered equation of the book has a test that checks it, and says so by a marker."""
+"""Every numbered equation has a test that checks it and says so, and every theorem its proof."""
 
 import ast
 import re
@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PAGES = sorted([*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.py")])
 LABEL = re.compile(r"\$\$[ \t]*\(([^()\s]+)\)[ \t]*$", re.MULTILINE)
 DIRECTIVE = re.compile(r"\{math\}.*\n(?:[# ]*:.*\n)*?[# ]*:label: *(\S+)")
 
@@ -51,10 +52,35 @@ def faults(texts, sources):
 
 
 def test_every_numbered_equation_has_its_test_and_every_claim_its_equation():
-    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.py")]
-    texts = [path.read_text() for path in sorted(pages)]
+    texts = [path.read_text() for path in PAGES]
     assert len(numbered(texts)) > 40
     assert faults(texts, [path.read_text() for path in (ROOT / "tests").glob("test_*.py")]) == []
+
+
+KINDS = "theorem|proposition|lemma|corollary"
+BOX = re.compile(
+    rf":::\{{prf:(?:{KINDS})\}}.*?\n:label: (\S+)\n(.*?)^:::$", re.DOTALL | re.MULTILINE
+)
+
+
+def unproved(text):
+    """Labels of theorems that neither cite a proof nor have one below, before what comes next."""
+    text = re.sub(r"^# ?", "", text, flags=re.MULTILINE)  # a cell of a notebook
+    for box in BOX.finditer(text):
+        rest = re.split(r"^(?:## |:::\{prf:)", text[box.end() :], flags=re.MULTILINE)[0]
+        if "{cite" not in box[2] and ":::{dropdown} Proof" not in rest:
+            yield box[1]
+
+
+def test_every_theorem_has_its_proof():
+    texts = [path.read_text() for path in PAGES]
+    assert sum(len(BOX.findall(re.sub(r"^# ?", "", text, flags=re.M))) for text in texts) > 20
+    assert [label for text in texts for label in unproved(text)] == []
+    box = "# :::{prf:theorem} Title\n# :label: thm-a\n# $a = b$\n# :::\n#\n"
+    proof = "# :::{dropdown} Proof\n# By definition.\n# :::\n"
+    assert list(unproved(box + proof)) == [] == list(unproved(box.replace("$a", "{cite:p}`b` $a")))
+    assert list(unproved(box)) == list(unproved(box + "# ## Next\n" + proof)) == ["thm-a"]
+    assert list(unproved(box + box.replace("thm-a", "thm-b") + proof)) == ["thm-a"]
 
 
 PAGE = """
