@@ -46,7 +46,7 @@ ITERATIONS = 30 if os.environ.get("GFNLITE_PROFILE") == "smoke" else 3000
 # %% [markdown]
 # ## 1. A target known up to its normaliser
 #
-# Nine Gaussians on a grid, with variance 0.3 and means 5 apart. We use only
+# Nine Gaussians $\mathcal N(\mu_k, 0.3\, I)$ on a grid, five apart. We use only
 # $\log R(x) = -E(x)$, the *unnormalised* log density. Here we have scaled it so that $\log Z = 2$
 # exactly, and the sampler is not told.
 
@@ -169,8 +169,8 @@ def generate(u, log_reward, noise, sigma2, exploration=0.0):
 # %% [markdown]
 # ## 4. Training
 #
-# $\sigma^2 = 5$ gives the undriven process a standard deviation of 2.2, but the outer modes are
-# 5 away in each direction. Exploration fills the gap: it starts with a variance of 5 more and fades
+# $\sigma^2 = 5$ gives the undriven process a standard deviation of $\sqrt 5 \approx 2.2$, but the
+# outer modes are five away in each direction. Exploration fills the gap: it starts with a variance of 5 more and fades
 # to nothing half way through. What is left is a plain loop.
 
 # %%
@@ -285,10 +285,10 @@ plt.show()
 # ```python
 # SIGMA2, STEPS, BATCH, EXPLORATION = 5.0, 25, 256, 0.0
 # ```
-# With this seed two of nine modes are left, and the final loss is less than half of what it was:
-# it is easier to make the log-weights of few modes equal. The importance-sampled $\log Z$ is 0.5,
-# off by $-\log(2/9) = 1.5$ with no sign of trouble, since it only sees what is sampled. The EUBO
-# jumps to 21, and the shares of seven modes are zero.
+# Most modes are lost, and the final *loss* is the better for it: it is easier to make the
+# log-weights of few modes equal. With $m$ of nine modes left, the importance-sampled $\log Z$ is
+# off by $\log(m/9)$ with no sign of trouble, since it only sees what is sampled. The EUBO jumps by
+# an order of magnitude, and the shares of the lost modes are zero.
 # :::
 #
 # **2.** The loss above pairs every $\log w$ with a learned number $\log Z_\theta$. Replace it by the

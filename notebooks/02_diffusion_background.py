@@ -326,6 +326,40 @@ for part, ax in zip((0.15, 0.5, 0.9), axes, strict=True):
 plt.show()
 
 # %% [markdown]
+# Move the noise up: the data (grey) blur, and the best guesses of where each came from (blue) draw
+# together, first across a moon, then into one point. What a guess has lost, only many small steps
+# of generation can bring back.
+
+# %%
+part = moons.sample(500, generator)
+part_noise = torch.randn(part.shape, generator=generator)
+
+
+def at_noise(level):
+    x = noising.noised(part, level, part_noise)
+    guesses = noising.x0(x, best(x, level), level)
+    figure, ax = plt.subplots(figsize=(5, 4.9))
+    ax.scatter(*x.T, s=5, color="0.7", linewidths=0, label="noised")
+    ax.scatter(*guesses.T, s=5, color=BLUE, linewidths=0, label="guessed")
+    ax.set(aspect="equal", xlim=(-6, 6), ylim=(-6, 6))
+    ax.set(xlabel="$x_1$", ylabel="$x_2$")
+    ax.legend(loc="upper right", markerscale=2)
+    ax.set_title(noise_in_words(level))
+    return figure
+
+
+def noise_in_words(level):
+    x = noising.noised(part, level, part_noise)
+    guesses = noising.x0(x, best(x, level), level)
+    left = guesses.var(0).sum() / part.var(0).sum()
+    signal = noising.alpha_bar[level]
+    return f"k = {level}: {signal:.0%} is data, guesses keep {left:.0%}"
+
+
+ninths = [max(1, round(steps * i / 10)) for i in range(11)]
+gl.explore(at_noise, noise_in_words, level=dict.fromkeys(ninths))
+
+# %% [markdown]
 # And the formula, against automatic differentiation of the noised mixture's density:
 
 # %%
@@ -874,7 +908,7 @@ bounds.round(3)
 # The first two rows are the same sampler, up to the noise of the estimate. The third is what steps
 # of a fixed variance cost, with nothing left to learn. The rest of the gap is the network's. By
 # {eq}`eq-02-elbo` the gap in the EUBO is a sum of the errors of section 4, each with the weight
-# that $L_{\mathrm{simple}}$ left out (± is a standard error):
+# that $L_{\mathrm{simple}}$ left out (with standard errors):
 
 # %%
 excess = torch.zeros(own.steps, n)  # at each level of each path

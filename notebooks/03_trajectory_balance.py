@@ -544,6 +544,57 @@ twin = largest(gaussian_imbalance(mean + 0.3))
 compare(largest(gaussian_imbalance(mean)), twin)  # in single precision
 
 # %% [markdown]
+# The twin is a sampler whose log-weights are *not* all equal. What can $\log Z_\theta$ do about that?
+# Its share of the loss is the square of its distance from their mean, and no more:
+#
+# $$
+# \mathcal L_{\mathrm{TB}} = \tfrac12 \operatorname{Var}[\log w]
+#   + \tfrac12 \big(\log Z_\theta - \mathbb E[\log w]\big)^2 .
+# $$ (eq-03-split)
+#
+# So on the sampler's own paths $\log Z_\theta$ comes to rest at their mean, which is the ELBO and not
+# $\log Z$, and what is left is VarGrad. Only equal weights bring the two together.
+
+# %%
+with torch.no_grad():
+    exact.policy.forward_net.out.bias[:] = mean + 0.5  # off again
+    own = exact.rollout(grid, 4000)
+    log_w = own.log_weight
+mean_w, variance = log_w.mean().item(), log_w.var(correction=0).item()
+
+
+def tb_loss(log_z):
+    return 0.5 * (log_z - log_w).square().mean().item()
+
+
+def at_log_z(log_z_theta):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.7))
+    left.hist(log_w, bins=50, color=BLUE, alpha=0.5)
+    left.axvline(log_z_theta, color=ORANGE, label=r"$\log Z_\theta$")
+    left.axvline(gaussian.log_z, color="black", linestyle="--",
+                 label=r"$\log Z$")  # fmt: skip
+    left.set(xlabel=r"$\log w$", ylabel="paths")
+    left.legend()
+    axis = torch.linspace(0.5, 3.5, 61)
+    right.plot(axis, [tb_loss(value) for value in axis], color=GREY)
+    right.plot(log_z_theta, tb_loss(log_z_theta), "o", color=ORANGE)
+    right.axhline(variance / 2, color=BLUE, linestyle=":", label="VarGrad")
+    right.set(xlabel=r"$\log Z_\theta$", ylabel="TB loss", ylim=0)
+    right.legend()
+    left.set_title(f"The ELBO is {mean_w:.2f}, log Z is {gaussian.log_z:g}")
+    right.set_title(log_z_in_words(log_z_theta))
+    return figure
+
+
+def log_z_in_words(log_z_theta):
+    loss, least = tb_loss(log_z_theta), variance / 2
+    return f"TB {loss:.2f}, of which variance {least:.2f}"
+
+
+halves = [1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0]
+gl.explore(at_log_z, log_z_in_words, log_z_theta=halves)
+
+# %% [markdown]
 # ### Two bounds, two divergences
 #
 # Let $Q(\tau) = R(x_1)\, P_B(\tau \mid x_1)/Z$ be the law of a path that is destroyed from a

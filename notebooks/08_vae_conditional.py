@@ -485,8 +485,8 @@ plt.show()
 # %% [markdown]
 # ## What made the difference
 #
-# One change at a time, each trained for the same 150 seconds on one core, in 20 steps, and measured
-# as above (`python -m reproduce.bench.vae_study`; one seed, 200 trajectories for each image):
+# One change at a time, each trained for the same time on one core, in 20 steps, and measured as
+# above (`python -m reproduce.bench.vae_study`; one seed, 200 trajectories for each image):
 
 # %% tags=["hide-input", "lesson"]
 study = json.loads((folder / "study.json").read_text())["cells"]

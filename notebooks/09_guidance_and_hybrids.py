@@ -622,8 +622,8 @@ axes[0].set_ylabel("EUBO − ELBO (nats)")
 plt.show()
 
 # %% [markdown]
-# Where the data are *blind*, the smallest weight does next to nothing. The middle one finds all 25
-# modes with every seed, gives the missing ones together about their share, and has the least EUBO.
+# Where the data are *blind*, the smallest weight does next to nothing. The middle one finds
+# every mode with every seed, gives the missing ones together about their share, and has the least EUBO.
 # The largest overshoots: it puts about twice too much there, with every seed. The energy alone does
 # that too, or misses modes altogether; it is the least steady, and beside it the data are a help.
 #
@@ -746,7 +746,7 @@ plt.show()
 # ```
 # :::
 #
-# **2.** Clip the gradient's norm at 0.3. What happens to the samples, and for which energies would
+# **2.** Clip the gradient's norm at $c = 0.3$. What happens to the samples, and for which energies would
 # one need that?
 #
 # :::{dropdown} Solution

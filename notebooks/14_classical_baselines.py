@@ -285,8 +285,8 @@ Markdown("\n".join(lines))
 #     print(scale)
 #     print(gl.annealing.anneal(gl.gmm25, narrow)[1])
 # ```
-# At 0.5 all particles end in the mode at the origin: $\log Z$ is low by $\log 25$, the effective sample
-# size is nearly 100%, and only the modes tell. At 1.0 a few particles reach the next modes with weights
+# At the smallest, all particles end in the mode at the origin: $\log Z$ is low by $\log 25$, the
+# effective sample size is nearly one, and only the modes tell. At the next, a few particles reach the next modes with weights
 # that make up for their rarity, so that the effective sample size warns, for once.
 # :::
 #

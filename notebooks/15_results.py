@@ -386,9 +386,9 @@ shown if mine else Markdown("*None in this copy of the book.*")
 # Each cell has its own; a row's sums them up.
 #
 # - **matches**: Welch's test between the paper's mean, standard deviation and 5 runs, and ours, has
-#   an adjusted p-value above 5%; adjusted by Holm's method over all cells compared in the table. The
+#   an adjusted p-value above $\alpha = 5\%$; adjusted by Holm's method over all cells compared in the table. The
 #   results files have the unadjusted one too, and the 95% interval of the difference.
-# - **better**, **worse**: that p-value is at most 5%, and our mean is on the better or the worse
+# - **better**, **worse**: that p-value is at most $\alpha$, and our mean is on the better or the worse
 #   side: smaller for a distance, larger for a bound from below. One *worse* cell makes the row
 #   worse; without one, one *better* cell makes it better.
 # - **not comparable**: run at other settings than the paper's, such as the `quick` profile, whose

@@ -87,6 +87,15 @@ def interrupted(folder, stop, step, monkeypatch, way):
     return fit(small(**way), folder=folder)
 
 
+@pytest.fixture
+def keyboard():
+    """Ctrl-C as in a terminal: a shell's background job, as these tests may be, ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("keyboard")
 @pytest.mark.parametrize("stop", [1, 17, 39])
 def test_ctrl_c_ends_the_step_and_saves_it(tmp_path, monkeypatch, stop):
     whole = gl.Ensemble(gl.gmm9, seeds=2, **SMALL | SEARCH).fit(progress=False)
@@ -112,6 +121,7 @@ def test_ctrl_c_ends_the_step_and_saves_it(tmp_path, monkeypatch, stop):
         ]
 
 
+@pytest.mark.usefixtures("keyboard")
 def test_a_second_ctrl_c_does_not_wait():
     with pytest.raises(KeyboardInterrupt), deferred_interrupt() as interrupt:
         signal.raise_signal(signal.SIGINT)

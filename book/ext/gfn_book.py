@@ -10,6 +10,7 @@ from pathlib import Path
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.unsrt import Style
 from pybtex.style.labels import BaseLabelStyle
+from result_role import Result
 from sphinx.errors import ConfigError
 
 PROFILES = ("smoke", "quick", "full")
@@ -78,6 +79,7 @@ def drop_repeated_scripts(app, pagename, templatename, context, doctree):
 
 def setup(app):
     """Register all with Sphinx."""
+    app.add_role("result", Result())
     register_plugin("pybtex.style.formatting", "author_year", AuthorYearStyle)
     app.connect("config-inited", configure, priority=100)
     app.connect("html-page-context", drop_repeated_scripts, priority=900)
