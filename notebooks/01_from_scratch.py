@@ -73,36 +73,37 @@ def sample_target(n):  # exact samples, for checking only
 # **Generation** starts at the origin and takes $T$ small Gaussian steps with a learned drift $u$:
 #
 # $$P_F(x_{t + \Delta t} \mid x_t; \theta)
-#   = \mathcal N\big(x_t + u(x_t, t; \theta)\,\Delta t,\; \sigma^2 \Delta t\, I\big).$$
+#   = \mathcal N\big(x_t + u(x_t, t; \theta)\,\Delta t,\;
+#     \sigma^2 \Delta t\, I\big).$$ (eq-01-generation)
 #
 # **Destruction** goes the other way, from a sample back to the origin, and is not learned. It is
 # the Brownian bridge, which is what generation without drift looks like when time is reversed:
 #
 # $$P_B(x_t \mid x_{t + \Delta t})
 #   = \mathcal N\Big(\tfrac{t}{t + \Delta t}\, x_{t + \Delta t},\;
-#     \sigma^2 \Delta t\, \tfrac{t}{t + \Delta t}\, I\Big).$$
+#     \sigma^2 \Delta t\, \tfrac{t}{t + \Delta t}\, I\Big).$$ (eq-01-destruction)
 #
 # Put the target at one end and both describe a joint density of the whole path
 # $\tau = (x_0, \dots, x_1)$. If generation were perfect they would be the same density, up to $Z$:
 #
 # $$Z\, \prod_t P_F(x_{t + \Delta t} \mid x_t; \theta)
 #   \;=\; R(x_1) \prod_t P_B(x_t \mid x_{t + \Delta t})
-#   \qquad\text{for every path } \tau.$$
+#   \qquad\text{for every path } \tau.$$ (eq-01-balance)
 #
 # This is **trajectory balance**. Summing it over all paths that end in $x_1$ shows what it buys:
-# the samples then have density exactly $R(x_1)/Z$.
+# the samples then have density exactly $R(x_1)/Z$ ({prf:ref}`thm-03-tb`).
 
 # %% [markdown]
 # ## 3. The loss
 #
 # Move everything to one side, take logarithms, and call the result the path's *log-weight*:
 #
-# $$\log w(\tau) = \log R(x_1) + \sum_t \log P_B - \sum_t \log P_F.$$
+# $$\log w(\tau) = \log R(x_1) + \sum_t \log P_B - \sum_t \log P_F.$$ (eq-01-log-weight)
 #
 # Trajectory balance asks that it be one number, the same for all paths:
 #
 # $$\mathcal L_{\mathrm{TB}}(\theta) =
-#   \tfrac12\, \mathbb E_\tau\big[(\log Z_\theta - \log w(\tau))^2\big].$$
+#   \tfrac12\, \mathbb E_\tau\big[(\log Z_\theta - \log w(\tau))^2\big].$$ (eq-01-tb)
 #
 # The loss is zero only if the log-weights of all paths are equal, and then they equal $\log Z$.
 # With steps of a fixed variance it cannot quite be zero. For a given drift the best $\log Z_\theta$

@@ -109,7 +109,7 @@ Markdown(config.markdown(always=changes))
 # %% [markdown]
 # ## The target
 #
-# $$R(x) = \frac1K \sum_{k=1}^{K} \mathcal N(x; \mu_k, 0.3\, I), \qquad \log Z = 0,$$
+# $$R(x) = \frac1K \sum_{k=1}^{K} \mathcal N(x; \mu_k, 0.3\, I), \qquad \log Z = 0,$$ (eq-04-target)
 #
 # with means on a grid: $K = 25$ at $\{-10, -5, 0, 5, 10\}^2$. A mode's standard deviation is
 # $\sqrt{0.3} \approx 0.55$ and its neighbours are nine of those away: between modes the density is practically zero, so
@@ -131,7 +131,7 @@ Markdown(config.markdown(always=changes))
 # \mathcal L_{\mathrm{TB}} &= \tfrac12\,\mathbb E\big[(\log Z_\theta - \log w)^2\big], \\
 # \log w &= \log R(x_1) + \sum_i \log P_B - \sum_i \log P_F .
 # \end{aligned}
-# $$
+# $$ (eq-04-tb)
 #
 # With `Expl`, the noise that draws a trajectory has the variance $\sigma^2 + e$ per unit time,
 # where $e$ fades to zero over the first half of the training, while the densities in $\log w$ stay
@@ -341,9 +341,9 @@ plt.show()
 # what the fixed variance costs, and the loss is small, though not zero. Only the EUBO,
 # which starts from the missing modes too, is far off.
 # ```python
-# config = gl.preset("25gmm", "TB", "quick")
-# sampler = gl.GFNDiffusion(gl.gmm25, config=config).fit()
-# sampler.evaluate()
+# on_policy = gl.preset("25gmm", "TB", profile)
+# trial = gl.GFNDiffusion(gl.gmm25, config=on_policy).fit()
+# trial.evaluate(n_samples)
 # ```
 # :::
 #
@@ -355,7 +355,7 @@ plt.show()
 # state. The drift is the same function of time, so nothing needs to be trained again.
 # ```python
 # for steps in (20, 50, 100, 200):
-#     print(steps, sampler.evaluate(steps=steps))
+#     print(steps, sampler.evaluate(n_samples, steps=steps))
 # ```
 # :::
 #
@@ -371,19 +371,19 @@ plt.show()
 # def rings(x):  # energy: (B, 2) -> (B,)
 #     return ring_energy(x.norm(dim=1))
 #
-# sampler = gl.GFNDiffusion(
+# ringed = gl.GFNDiffusion(
 #     rings, dim=2, sigma2=4.0, exploration=3.0, coarse_steps=20, lr=5e-3,
-#     iterations=3000,
+#     iterations=min(3000, config.iterations),
 # ).fit()
 #
 # r = torch.linspace(0, 10, 10_001)
 # mass = 2 * torch.pi * r * (-ring_energy(r)).exp()
 # log_z = torch.trapezoid(mass, r).log()
 # exact = mass[r > 3.5].sum() / mass.sum()
-# share = (sampler.sample(20_000).norm(dim=1) > 3.5).float().mean()
+# share = (ringed.sample(n_samples).norm(dim=1) > 3.5).float().mean()
 # print(f"true log Z {log_z:.3f}")
 # print(f"outer ring {share:.1%} of the samples, exactly {exact:.1%}")
-# sampler.evaluate()  # what needs a known truth is "unknown"
+# ringed.evaluate(n_samples)  # what needs a known truth is "unknown"
 # ```
 # It trains in about a minute. Too many of its samples are on the outer ring, and the ELBO is well
 # below $\log Z$; importance sampling corrects it. Without the integral, the small effective sample

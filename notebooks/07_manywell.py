@@ -137,8 +137,13 @@ print(f"as gfnlite has it: {target.log_z:.6f}, share {minor:.5f}")
 # ## What a collapse says of itself
 #
 # Let a sampler be perfect but for its modes: inside each mode it draws exactly, but it puts the share
-# $q$, not $m$, into the left well of every pair. Its log-weight is then a sum over the wells of
-# $\log\frac mq$ or $\log\frac{1-m}{1-q}$, so that
+# $q$, not $m$, into the left well of every pair.
+#
+# :::{prf:theorem} What wrong shares cost
+# :label: thm-07-shares
+# Let $x_1$ have the density $R/Z$ but for the shares: in each of $d/2$ independent pairs $q$ in the
+# left well, $0 < q < 1$, and exact given the well. Let the path to $x_1$ be that of destruction.
+# Then
 #
 # $$
 # \begin{aligned}
@@ -149,11 +154,27 @@ print(f"as gfnlite has it: {target.log_z:.6f}, share {minor:.5f}")
 # \text{ESS} &= \Big( \tfrac{m^2}q + \tfrac{(1-m)^2}{1-q} \Big)^{-d/2} .
 # \end{aligned}
 # $$ (eq-07-shares)
+# :::
 #
-# For $0 < q < 1$ the importance-weighted estimate of $\log Z$ is consistent, but needs $n \gg 1/\text{ESS}$
-# samples; with fewer it reads as at $q = 0$, since none of them is where the weight is. At $q = 0$ it
-# changes its nature: no sample is on the left, all log-weights are *equal*, and both the ELBO and
-# the importance-weighted estimate are off by the mass that is never visited,
+# :::{dropdown} Proof
+# The law of a path is $q(x_1) \prod P_B$, where the density $q(x_1)$ is $R(x_1)/Z$ times a factor for
+# each pair: $\frac qm$ if its point is on the left, $\frac{1-q}{1-m}$ if on the right. So $P_B$ cancels
+# in the log-weight, and $\log w - \log Z$ is a sum over the pairs of $\log\frac mq$ or
+# $\log\frac{1-m}{1-q}$. The first line is minus its mean with the shares $q$ and $1 - q$, which the
+# sampler has, the second its mean with $m$ and $1 - m$, which exact samples have. The effective
+# sample size of many samples is $(\mathbb E\, w)^2 / \mathbb E\, w^2$, where
+# $\mathbb E\, w = Z$ and $\mathbb E\, w^2 / Z^2$ is a product over the pairs of
+# $q \frac{m^2}{q^2} + (1-q) \frac{(1-m)^2}{(1-q)^2}$.
+# :::
+#
+# For $0 < q < 1$ the importance-weighted estimate of $\log Z$ is consistent, but needs
+# $n \gg 1/\text{ESS}$ samples; for a $q$ so small that none of fewer samples is on the left, it reads
+# as at $q = 0$. There it changes its nature.
+#
+# :::{prf:theorem} The signature of a collapse
+# :label: thm-07-collapse
+# With $q = 0$ all log-weights are *equal*. The ELBO and the importance-weighted estimate, for every
+# number of samples, are both off by the mass that is never visited:
 #
 # $$
 # \begin{aligned}
@@ -162,6 +183,13 @@ print(f"as gfnlite has it: {target.log_z:.6f}, share {minor:.5f}")
 # \text{EUBO} &= \infty .
 # \end{aligned}
 # $$ (eq-07-collapse)
+# :::
+#
+# :::{dropdown} Proof
+# All pairs are on the right, so every log-weight is $\log Z + \frac d2 \log(1 - m)$, and so are their
+# mean and the logarithm of the mean of their exponentials. Exact samples are on the left somewhere
+# with positive probability, where the sampler has the density zero and $\log w = \infty$.
+# :::
 #
 # The samples' own effective sample size would be one. Of all these numbers only the EUBO, which
 # starts from the target's side, and the shares themselves say that anything is wrong.
@@ -447,8 +475,8 @@ print(f"effective sample size {evaluation['ess']:.1%}")
 # Equation {eq}`eq-07-collapse` is linear in $d$:
 # ```python
 # for dim in (32, 64, 128):
-#     target = gl.ManyWell(dim)
-#     print(dim, -dim / 2 * math.log(1 - target.mode_mass[0]))
+#     left = gl.ManyWell(dim).mode_mass[0].item()
+#     print(dim, -dim / 2 * math.log(1 - left))
 # ```
 # :::
 #
@@ -458,12 +486,11 @@ print(f"effective sample size {evaluation['ess']:.1%}")
 # In the `quick` profile it does not: early in the training the noise takes trajectories to the left,
 # but nothing brings them back once it has faded, and the share falls to zero.
 # ```python
-# sampler = gl.GFNDiffusion(
-#     gl.ManyWell(32), config=gl.preset("manywell32", "TB+Expl", "quick")
-# ).fit()
-# evaluation = sampler.evaluate()
-# print(evaluation["mode_weights"][0::2])
-# evaluation
+# noisy = gl.preset("manywell32", "TB+Expl", profile)
+# trial = gl.GFNDiffusion(gl.ManyWell(32), config=noisy).fit()
+# found = trial.evaluate(n_samples)
+# print(found["mode_weights"][0::2])
+# found
 # ```
 # :::
 #
@@ -475,6 +502,12 @@ print(f"effective sample size {evaluation['ess']:.1%}")
 # mean share is $m/2$. A sampler with the share $m/2$ in *all* wells has the same mean share but no
 # error in the weighted estimate, and a much smaller one in the ELBO: the mean alone cannot tell
 # these two apart, which is why the figure has a bar for each well.
+# ```python
+# found_or_lost = torch.tensor([minor, 0.0])
+# lower = wells / 2 * price_of_shares(found_or_lost, minor, 1)[0]
+# print("found, lost", lower, "in half of the wells each")
+# print("m / 2 in all", price_of_shares(minor / 2, minor, wells)[0])
+# ```
 # ```python
 # half = -8 * math.log(1 - minor)
 # lower, upper, fraction = price_of_shares(minor / 2, minor, 16)

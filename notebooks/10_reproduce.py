@@ -538,8 +538,13 @@ table(["flag", "here", "meaning", "in YAML, if other"], lines)
 # It is refused in one line: the checkpoint belongs to another seed. To go on with it would give a
 # sampler that is neither of the two seeds, and a row with one independent run less than it says.
 # ```python
-# other = gl.GFNDiffusion(gl.gmm9, config=config, seed=1)
-# other.fit(folder=folder)  # ValueError
+# with tempfile.TemporaryDirectory() as folder:
+#     whole.save(Path(folder) / "checkpoint.pt")
+#     other = gl.GFNDiffusion(gl.gmm9, config=config, seed=1)
+#     try:
+#         other.fit(folder=folder, progress=False)
+#     except ValueError as error:
+#         print(error)
 # ```
 # :::
 #
