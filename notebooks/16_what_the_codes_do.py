@@ -42,6 +42,17 @@
 # book reproduces. The last four exhibits are nobody else's: they come from the code from which
 # this project began. And all broken cells are ours, written for this page to show one fault each.
 
+# %% tags=["remove-cell"]
+# Where the package is not installed, as on Colab: fetch the book, install.
+import importlib.util
+import os
+
+if importlib.util.find_spec("gfnlite") is None:
+    book = "gfn-diffusion-samplers"
+    os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
+    os.system(f"pip install -q './{book}/gfnlite[all]'")
+    os.chdir(f"{book}/notebooks")
+
 # %%
 import json
 import math
