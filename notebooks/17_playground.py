@@ -174,7 +174,7 @@ gl.watch(
     drawing,
     wells=[5, 1, 2, 3, 4, 6, 8],
     radius=[4.0, 2.0, 3.0, 5.0, 6.0],
-    width=[0.5, 0.3, 0.8, 1.2],
+    width=[0.5, 0.8, 1.2, 0.3],
     deeper=[0.0, 1.0, 2.0, 3.0],
     ring=[-3.0, -9.0, -1.0, 1.0],
 )
@@ -259,7 +259,7 @@ gl.watch(
 # about it?
 #
 # :::{dropdown} Solution
-# Narrow wells far from each other, such as `width` 0.3 at `radius` 6: the ways to two neighbours part
+# Narrow wells far from each other, x at `radius` 6: the ways to two neighbours part
 # late, and a step of fixed variance cannot follow. Learning the variance helps:
 # ```python
 # energy = drawn_energy(8, 6.0, 0.3, 0.0, -9.0)
