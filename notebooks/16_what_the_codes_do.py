@@ -279,7 +279,7 @@ plt.show()
 #
 # ### Exhibit 1. Five seeds of one job
 #
-# *For*: five tasks of one cluster job, each with a seed of its own, so that a table can say "mean ±
+# *For*: five tasks of one cluster job, each with a seed of its own, so that a table can say "mean and
 # standard deviation of five runs".
 
 
@@ -645,7 +645,7 @@ show(
 )
 
 # %% [markdown]
-# **Question.** It is correct. What does it do 25,000 times that needs doing rarely or never?
+# **Question.** It is correct. What does it do in every iteration that needs doing rarely or never?
 #
 # :::{dropdown} Answer
 # **Fault.** Each add copies the whole buffer twice and sorts it twice, for 300 new entries.
@@ -741,7 +741,7 @@ show(8, "how much more the steep law draws them", steep / flat, wanted)
 # **Question.** One knob is not connected. Or is it two?
 #
 # :::{dropdown} Answer
-# **Fault.** The number $0.01$ stands in the formula where the argument should, and equals the
+# **Fault.** The constant stands in the formula where the argument should, and equals the
 # argument's default, so that no result changes until somebody turns the knob. `beta` is not read at
 # all.
 #

@@ -259,7 +259,7 @@ gl.watch(
 # about it?
 #
 # :::{dropdown} Solution
-# Narrow wells far from each other, x at `radius` 6: the ways to two neighbours part
+# Narrow wells far from each other, the last `width` at the last `radius`: the ways to two neighbours part
 # late, and a step of fixed variance cannot follow. Learning the variance helps:
 # ```python
 # energy = drawn_energy(8, 6.0, 0.3, 0.0, -9.0)
