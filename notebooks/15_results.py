@@ -65,6 +65,8 @@ TITLES = {
     "25gmm": "Twenty-five Gaussians",
     "9gmm": "Nine Gaussians",
     "manywell32": "Manywell, d = 32",
+    "manywell64": "Manywell, d = 64",
+    "manywell128": "Manywell, d = 128",
     "funnel": "Funnel, d = 10",
     "easy_funnel": "Funnel of variance 1, d = 10",
     "lgcp": "Log-Gaussian Cox process, d = 1600",
