@@ -2,6 +2,8 @@
 
 Each function draws into the axes it is given, or makes a figure, and returns the axes. The message
 goes into the title, so the caller writes it. Needs the extra `plots` (matplotlib, seaborn).
+
+In grey, orange is as light as green and blue as grey: where they meet, let markers or lines differ.
 """
 
 from collections.abc import Sequence
