@@ -16,8 +16,8 @@
 #
 # Twelve short trainings of one network on one target, the twenty-five Gaussians. They differ in one
 # ingredient each: added noise, a replay buffer, a local search, the energy's gradient in the drift,
-# another loss. Some find most of the modes and some find a third. Every one of these ingredients
-# has been called a cure. Which of them is one, and for which disease?
+# another loss. Some find most of the modes and some find few. Every one of these ingredients has
+# been called a cure. Which of them is one, and for which disease?
 #
 # :::{admonition} At a glance
 # **You will** measure exploration, replay, local search, the Langevin drift and sub-trajectory
@@ -333,8 +333,10 @@ display(
 # $b$ in both coordinates is hit by a path of an untrained sampler with probability
 #
 # $$
-# p(e) = Q\Big( \frac b{\sqrt{\sigma^2 + e}} \Big)^{2},
-# \qquad Q(z) = \int_z^\infty \frac{e^{-y^2/2}}{\sqrt{2\pi}}\, dy .
+# \begin{aligned}
+# p(e) &= Q\Big( \frac b{\sqrt{\sigma^2 + e}} \Big)^{2}, \\
+# Q(z) &= \int_z^\infty \frac{e^{-y^2/2}}{\sqrt{2\pi}}\, dy .
+# \end{aligned}
 # $$ (eq-05-hits)
 #
 # For a corner of the grid, at $(10, 10)$ with neighbours at a distance of 5, $b = 7.5$.
@@ -455,8 +457,12 @@ display(
 # than $e^*$, since it reaches further as it learns: [Twenty-five modes](04_25gmm) trains five times
 # as many iterations with $e = 16$, about a third of what is missing, and that third is also what
 # `gl.diagnose` advises. A *short* training needs more of it, as here. Note too what the table says
-# of $e = 4$, the paper's setting: a corner is met about once in many batches, which is enough for
-# twenty-five thousand iterations of 300 and too little for ours.
+# of $e = 4$, the paper's setting: a batch hardly ever meets a corner, which even the paper's many
+# iterations do not make up for (section 7).
+#
+# Noise is the simplest law that covers more. Another is a second sampler that is trained to go
+# where the first one errs {cite:p}`kim2025adaptive`; by theorem 1 of [the
+# derivation](03_trajectory_balance) any law will do that covers the target.
 #
 # Exploration in units of variance per unit *time* is what makes these statements independent of
 # $T$. A fixed standard deviation per step would explore more with each step added.
@@ -471,15 +477,17 @@ display(
 # the best having rank 0,
 #
 # $$
-# p(\text{rank} = r) \propto \frac1{kN + r}, \qquad r = 0, \dots, N - 1 .
+# p(r) \propto \frac1{kN + r}, \quad 0 \le r < N .
 # $$ (eq-05-rank)
 #
 # For large $N$ it is drawn without any sum, from one uniform number $u$. Replace $1/(kN + r)$ by
 # the integral of $1/y$ from $kN + r - \tfrac12$ to $kN + r + \tfrac12$, and invert:
 #
 # $$
-# r(u) = \Big\lfloor c \Big[ \Big( \frac{N + c}{c} \Big)^{u} - 1 \Big] \Big\rfloor,
-# \qquad c = kN - \tfrac12 .
+# \begin{aligned}
+# r(u) &= \Big\lfloor c \Big[ \Big( \frac{N + c}{c} \Big)^{u} - 1 \Big] \Big\rfloor, \\
+# c &= kN - \tfrac12 .
+# \end{aligned}
 # $$ (eq-05-inverse)
 #
 # With $u = \tfrac12$ this is the median. So half of all draws are of the best fraction
@@ -641,7 +649,10 @@ display(
 # proposes a step up the gradient, with noise,
 #
 # $$
-# y \sim q(\cdot \mid x) = \mathcal N\big( x + h \nabla \log R(x),\ 2 h I \big),
+# \begin{aligned}
+# y &\sim q(\cdot \mid x) \\
+# &= \mathcal N\big( x + h \nabla \log R(x),\ 2 h I \big),
+# \end{aligned}
 # $$
 #
 # and accepts it with probability
@@ -761,8 +772,8 @@ display(Markdown("\n".join(lines)))
 # The search makes good points of bad ones, at once: $\log R$ rises to that of exact samples. It
 # finds no mode that its starts were not already nearest to: the few that changed mode came from
 # between two. So local search **refines what exploration has found**. It cannot replace it, which
-# is the row *TB + LS, no* of {ref}`fig-05-matrix`, and it does not set the weights of modes right:
-# each keeps the chains that it was given.
+# is the row *TB + LS, no* of {ref}`the first figure <fig-05-matrix>`, and it does not set the
+# weights of modes right: each keeps the chains that it was given.
 
 # %% [markdown]
 # ## 5. The Langevin drift
@@ -771,7 +782,7 @@ display(Markdown("\n".join(lines)))
 # multiple that depends on time alone {cite:p}`zhang2022pis`:
 #
 # $$
-# u(x, t; \theta) = u_\theta(x, t) + s_\theta(t)\, \nabla \log R(x).
+# u(x, t) = u_\theta(x, t) + s_\theta(t)\, \nabla \log R(x).
 # $$ (eq-05-lp)
 #
 # The gradient is clipped in each coordinate (at 100 in the paper and here), because far from the
@@ -782,19 +793,21 @@ display(Markdown("\n".join(lines)))
 # already knows.
 #
 # What it costs can be counted without a clock. An iteration with $B$ trajectories of $T$ steps
-# calls the energy
+# calls the energy so many times:
 #
 # $$
-# \underbrace{B}_{\text{TB, VarGrad}}, \qquad
-# \underbrace{B\,(T + 1)}_{\text{with LP}}, \qquad
-# \underbrace{B\,T}_{\text{FL-SubTB}}, \qquad
-# \underbrace{B\,(1 - \rho) + \tfrac{B\,(L + 1)}{M}}_{\text{replay } \rho,
-# \ L \text{ steps of LS every } M}
+# \begin{array}{ll}
+# \text{TB, VarGrad} & B \\
+# \text{with LP} & B\,(T + 1) \\
+# \text{FL-SubTB} & B\,T \\
+# \text{with replay and LS} & B\,(1 - \rho) + B\,(L + 1) / M
+# \end{array}
 # $$ (eq-05-calls)
 #
-# times. A replayed step calls nothing, so that replay with $\rho = \tfrac12$ *halves* the calls of
-# TB; LP and FL-SubTB pay at every step of every path. Where the energy is a physics code, that
-# decides.
+# where $\rho$ is the fraction of the steps that replay, and $L$ the length of a local search, of
+# which there is one every $M$ iterations. A replayed step calls nothing, so that replay with
+# $\rho = \tfrac12$ *halves* the calls of TB; LP and FL-SubTB pay at every step of every path. Where
+# the energy is a physics code, that decides.
 
 # %% [markdown]
 # ## 6. Sub-trajectories: early credit, at a price
@@ -806,7 +819,11 @@ display(Markdown("\n".join(lines)))
 # now:
 #
 # $$
-# \log F_\theta(x, t) = t \log R(x) + (1 - t) \log \mathcal N(x;\ 0,\ \sigma^2 t\, I) + f_\theta(x, t).
+# \begin{aligned}
+# \log F_\theta(x, t) ={}& t \log R(x) \\
+# & + (1 - t) \log \mathcal N(x;\ 0,\ \sigma^2 t\, I) \\
+# & + f_\theta(x, t).
+# \end{aligned}
 # $$ (eq-05-forward-looking)
 #
 # So a part of the path is judged by what happened in that part: early credit. The noise of all the
@@ -945,10 +962,10 @@ plt.show()
 #
 # **What did not help.** FL-SubTB with its usual $\lambda$ does here what TB does, at ten times the
 # calls of the energy, and with a small one little better; on 25GMM with exploration it found fewer
-# modes than TB did. VarGrad has TB's gradient with the batch's mean as baseline, and was no better
-# than TB in any column of {ref}`fig-05-matrix` with exploration that a seed could not explain. Its
-# use is for conditional targets, where $\log Z_\theta(c)$ would have to be learned for each
-# condition. Replay of the sampler's own ends halves the calls, and cured neither disease.
+# modes than TB did. VarGrad has TB's gradient with the batch's mean as baseline; in {ref}`the first
+# figure <fig-05-matrix>`, with exploration, it was no better than TB. Its use is for conditional
+# targets, where $\log Z_\theta(c)$ would have to be learned for each condition. Replay of the
+# sampler's own ends halves the calls, and cured neither disease.
 
 # %% [markdown]
 # ## 7. The paper's rows at full size
@@ -972,7 +989,9 @@ def full_size(task):
     """A table of the rows of a task at the paper's settings."""
     made = json.loads((root / f"reproduce/results/{task}.json").read_text())
     log_z = made["true_log_z"]
-    lines = ["| row | modes | ELBO gap | EUBO gap | ESS | calls | seeds |"]
+    modes_of = len(gl.named_target(task).mode_mass)
+    lines = [f"| row | modes of {modes_of} | ELBO gap | EUBO gap |"]
+    lines[0] += " ESS | calls | seeds |"
     lines.append("|:---|---:|---:|---:|---:|---:|---:|")
     for row in made["rows"]:
         if row["profile"] != "full" or row["method"] in SKIPPED:
@@ -993,7 +1012,7 @@ def full_size(task):
         above = m["eubo"]["mean"] - log_z
         calls = f"{m['energy_calls']['mean'] / 1e6:,.0f} M"
         lines.append(
-            f"| {row['method']} | {modes} of {m['n_modes']['mean']:g} | "
+            f"| {row['method']} | {modes} | "
             f"{below:.2f} | {above:.2f} | {m['ess']['mean']:.1%} | "
             f"{calls} | {len(row['seeds'])} |"
         )
@@ -1170,13 +1189,13 @@ display(Markdown("\n".join(lines)))
 #
 # The first version of the gradient comparison asked one trajectory record for the gradients of
 # several losses in turn. They add up in the record, so each loss seemed to point exactly where TB
-# does. A cosine of 1.00 for detailed balance was too good to be true. The paths are now drawn anew
-# for each loss, from the same random state.
+# does. Even detailed balance agreed with it perfectly, which was too good to be true. The paths are
+# now drawn anew for each loss, from the same random state.
 #
 # The first version of the race trained with exploration on the paper's reference process. Within
-# its few iterations some methods had found six of the nine modes and some all, so that it compared
-# cures of blindness once more. A reference process as wide as the target took that difference away,
-# and with it most of the gain of small $\lambda$.
+# its few iterations some methods had found all modes and some had not, so that it compared cures of
+# blindness once more. A reference process as wide as the target took that difference away, and with
+# it most of the gain of small $\lambda$.
 #
 # ## Sources
 #

@@ -272,7 +272,7 @@ def test_table_of_the_full_size_rows_is_that_of_the_results(monkeypatch):
     monkeypatch.chdir(SOURCE.parent)
     from collections import Counter
 
-    namespace = {"json": json, "Path": Path, "Counter": Counter}
+    namespace = {"json": json, "Path": Path, "Counter": Counter, "gl": gl}
     for source in cells("ledger"):
         exec(source, namespace)
     for task in ("25gmm", "manywell32"):
