@@ -633,7 +633,8 @@ display(
 # local search start where an explored, half-trained sampler ended, spread over the modes too
 # evenly, and they cannot move between modes to correct it (next section). Drawing by the importance
 # weight $w$ corrects for where the samples came from {cite:p}`choi2025reinforced`; here it is the
-# nearest to the truth of the priorities that favour good samples, and still on the high side.
+# nearest to the truth of the priorities that favour good samples, and on average still on the high
+# side.
 #
 # **Staleness.** A first-in first-out buffer of $N$ ends to which $n$ are added each iteration holds
 # ends of mean age
@@ -790,7 +791,10 @@ display(Markdown("\n".join(lines)))
 # multiple that depends on time alone {cite:p}`zhang2022pis`:
 #
 # $$
-# u(x, t) = u_\theta(x, t) + s_\theta(t)\, \nabla \log R(x).
+# \begin{aligned}
+# u(x, t) ={}& u_\theta(x, t) \\
+# & + s_\theta(t)\, \nabla \log R(x).
+# \end{aligned}
 # $$ (eq-05-lp)
 #
 # The gradient is clipped in each coordinate (at 100 in the paper and here), because far from the
@@ -808,7 +812,8 @@ display(Markdown("\n".join(lines)))
 # \text{TB, VarGrad} & B \\
 # \text{with LP} & B\,(T + 1) \\
 # \text{FL-SubTB} & B\,T \\
-# \text{with replay and LS} & B\,(1 - \rho) + B\,(L + 1) / M
+# \text{TB, replay} & B\,(1 - \rho) \\
+# \text{LS, besides} & B\,(L + 1) / M
 # \end{array}
 # $$ (eq-05-calls)
 #
@@ -828,9 +833,9 @@ display(Markdown("\n".join(lines)))
 #
 # $$
 # \begin{aligned}
-# \log F_\theta(x, t) ={}& t \log R(x) \\
-# & + (1 - t) \log \mathcal N(x;\ 0,\ \sigma^2 t\, I) \\
-# & + f_\theta(x, t).
+# & \log F_\theta(x, t) = t \log R(x) \\
+# &\quad + (1 - t) \log \mathcal N(x; 0, \sigma^2 t I) \\
+# &\quad + f_\theta(x, t).
 # \end{aligned}
 # $$ (eq-05-forward-looking)
 #
