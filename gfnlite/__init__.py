@@ -35,7 +35,7 @@ from .diagnosis import diagnose
 from .distances import w2
 from .ensemble import Ensemble
 from .files import write_json
-from .interactive import explore
+from .interactive import explore, watch
 from .local_search import mala
 from .metrics import Evaluation, elbo, ess, eubo, log_z_is, modes_found
 from .pilot import suggest_scale
@@ -112,6 +112,7 @@ __all__ = [
     "time_grid",
     "vae_energy",
     "w2",
+    "watch",
     "weighted_sum",
     "write_json",
 ]

@@ -19,6 +19,11 @@
 # fits a number $\log Z_\theta$, but with the fixed noise used here it ends at a lower bound of
 # $\log Z$, the ELBO; for $\log Z$ itself we shall use importance sampling.
 #
+# ![Samples on twenty-five contour circles, and a bar chart of the share of each.](../reproduce/results/25gmm.png)
+#
+# *Where this leads: a sampler that finds all modes of an energy, each with its share, made
+# [three chapters on](04_25gmm) by the method of this page.*
+#
 # :::{admonition} At a glance
 # **You will** write the whole method with nothing but PyTorch: a generation process, a destruction
 # process, one loss; train it on nine separated Gaussians and check it against the known $Z$.
@@ -46,7 +51,7 @@ ITERATIONS = 30 if os.environ.get("GFNLITE_PROFILE") == "smoke" else 3000
 # %% [markdown]
 # ## 1. A target known up to its normaliser
 #
-# Nine Gaussians on a grid, with variance 0.3 and means 5 apart. We use only
+# Nine Gaussians $\mathcal N(\mu_k, 0.3\, I)$ on a grid, five apart. We use only
 # $\log R(x) = -E(x)$, the *unnormalised* log density. Here we have scaled it so that $\log Z = 2$
 # exactly, and the sampler is not told.
 
@@ -73,36 +78,37 @@ def sample_target(n):  # exact samples, for checking only
 # **Generation** starts at the origin and takes $T$ small Gaussian steps with a learned drift $u$:
 #
 # $$P_F(x_{t + \Delta t} \mid x_t; \theta)
-#   = \mathcal N\big(x_t + u(x_t, t; \theta)\,\Delta t,\; \sigma^2 \Delta t\, I\big).$$
+#   = \mathcal N\big(x_t + u(x_t, t; \theta)\,\Delta t,\;
+#     \sigma^2 \Delta t\, I\big).$$ (eq-01-generation)
 #
 # **Destruction** goes the other way, from a sample back to the origin, and is not learned. It is
 # the Brownian bridge, which is what generation without drift looks like when time is reversed:
 #
 # $$P_B(x_t \mid x_{t + \Delta t})
 #   = \mathcal N\Big(\tfrac{t}{t + \Delta t}\, x_{t + \Delta t},\;
-#     \sigma^2 \Delta t\, \tfrac{t}{t + \Delta t}\, I\Big).$$
+#     \sigma^2 \Delta t\, \tfrac{t}{t + \Delta t}\, I\Big).$$ (eq-01-destruction)
 #
 # Put the target at one end and both describe a joint density of the whole path
 # $\tau = (x_0, \dots, x_1)$. If generation were perfect they would be the same density, up to $Z$:
 #
 # $$Z\, \prod_t P_F(x_{t + \Delta t} \mid x_t; \theta)
 #   \;=\; R(x_1) \prod_t P_B(x_t \mid x_{t + \Delta t})
-#   \qquad\text{for every path } \tau.$$
+#   \qquad\text{for every path } \tau.$$ (eq-01-balance)
 #
 # This is **trajectory balance**. Summing it over all paths that end in $x_1$ shows what it buys:
-# the samples then have density exactly $R(x_1)/Z$.
+# the samples then have density exactly $R(x_1)/Z$ ({prf:ref}`thm-03-tb`).
 
 # %% [markdown]
 # ## 3. The loss
 #
 # Move everything to one side, take logarithms, and call the result the path's *log-weight*:
 #
-# $$\log w(\tau) = \log R(x_1) + \sum_t \log P_B - \sum_t \log P_F.$$
+# $$\log w(\tau) = \log R(x_1) + \sum_t \log P_B - \sum_t \log P_F.$$ (eq-01-log-weight)
 #
 # Trajectory balance asks that it be one number, the same for all paths:
 #
 # $$\mathcal L_{\mathrm{TB}}(\theta) =
-#   \tfrac12\, \mathbb E_\tau\big[(\log Z_\theta - \log w(\tau))^2\big].$$
+#   \tfrac12\, \mathbb E_\tau\big[(\log Z_\theta - \log w(\tau))^2\big].$$ (eq-01-tb)
 #
 # The loss is zero only if the log-weights of all paths are equal, and then they equal $\log Z$.
 # With steps of a fixed variance it cannot quite be zero. For a given drift the best $\log Z_\theta$
@@ -168,8 +174,8 @@ def generate(u, log_reward, noise, sigma2, exploration=0.0):
 # %% [markdown]
 # ## 4. Training
 #
-# $\sigma^2 = 5$ gives the undriven process a standard deviation of 2.2, but the outer modes are
-# 5 away in each direction. Exploration fills the gap: it starts with a variance of 5 more and fades
+# $\sigma^2 = 5$ gives the undriven process a standard deviation of $\sqrt 5 \approx 2.2$, but the
+# outer modes are five away in each direction. Exploration fills the gap: it starts with a variance of 5 more and fades
 # to nothing half way through. What is left is a plain loop.
 
 # %%
@@ -284,10 +290,10 @@ plt.show()
 # ```python
 # SIGMA2, STEPS, BATCH, EXPLORATION = 5.0, 25, 256, 0.0
 # ```
-# With this seed two of nine modes are left, and the final loss is less than half of what it was:
-# it is easier to make the log-weights of few modes equal. The importance-sampled $\log Z$ is 0.5,
-# off by $-\log(2/9) = 1.5$ with no sign of trouble, since it only sees what is sampled. The EUBO
-# jumps to 21, and the shares of seven modes are zero.
+# Most modes are lost, and the final *loss* is the better for it: it is easier to make the
+# log-weights of few modes equal. With $m$ of nine modes left, the importance-sampled $\log Z$ is
+# off by $\log(m/9)$ with no sign of trouble, since it only sees what is sampled. The EUBO jumps by
+# an order of magnitude, and the shares of the lost modes are zero.
 # :::
 #
 # **2.** The loss above pairs every $\log w$ with a learned number $\log Z_\theta$. Replace it by the

@@ -31,6 +31,17 @@
 # profile; `full` trains for longer.
 # :::
 
+# %% tags=["remove-cell"]
+# Where the package is not installed, as on Colab: fetch the book, install.
+import importlib.util
+import os
+
+if importlib.util.find_spec("gfnlite") is None:
+    book = "gfn-diffusion-samplers"
+    os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
+    os.system(f"pip install -q './{book}/gfnlite[all]'")
+    os.chdir(f"{book}/notebooks")
+
 # %%
 import os
 
@@ -138,8 +149,11 @@ plt.show()
 # q(x_k \mid x_{k-1}) = \mathcal N\big(x_k;\ \sqrt{a_k}\, x_{k-1},\ \sigma^2 b_k I\big).
 # $$ (eq-02-step)
 #
-# If the data have variance $\sigma^2$, so do all $x_k$: the process *preserves the variance*. With
-# $\bar\alpha_k = a_1 a_2 \cdots a_k$, any number of steps is one step:
+# If the data have variance $\sigma^2$, so do all $x_k$: the process *preserves the variance*.
+#
+# :::{prf:theorem} Any number of steps is one step
+# :label: thm-02-marginal
+# With $\bar\alpha_k = a_1 a_2 \cdots a_k$,
 #
 # $$
 # \begin{aligned}
@@ -149,6 +163,7 @@ plt.show()
 # \qquad \varepsilon \sim \mathcal N(0, I).
 # \end{aligned}
 # $$ (eq-02-marginal)
+# :::
 #
 # :::{dropdown} Proof
 # For $k = 1$ it is {eq}`eq-02-step`. If it holds for $k - 1$, then
@@ -160,7 +175,7 @@ plt.show()
 #
 # with independent standard normal $\varepsilon$ and $\varepsilon'$. The factor of $x_0$ is
 # $\sqrt{a_k \bar\alpha_{k-1}} = \sqrt{\bar\alpha_k}$. The two noises add up to one whose variance
-# is $\sigma^2 (a_k - a_k \bar\alpha_{k-1} + 1 - a_k) = \sigma^2 (1 - \bar\alpha_k)$.
+# is $\sigma^2 (a_k - a_k \bar\alpha_{k-1} + 1 - a_k)$, that is $\sigma^2 (1 - \bar\alpha_k)$.
 # :::
 #
 # The sequence $\bar\alpha_k$ is the **schedule**. `linear` {cite:p}`ho2020ddpm` lets the rate of
@@ -214,7 +229,11 @@ table.round(3)
 # %% [markdown]
 # ## 3. What undoing would need
 #
-# If someone told us $x_0$, undoing a step would be easy. By Bayes' rule
+# If someone told us $x_0$, undoing a step would be easy.
+#
+# :::{prf:theorem} A step undone, given the data
+# :label: thm-02-posterior
+# By Bayes' rule
 #
 # $$
 # \begin{aligned}
@@ -224,9 +243,11 @@ table.round(3)
 # \beta_k &= b_k\, \frac{1 - \bar\alpha_{k-1}}{1 - \bar\alpha_k} .
 # \end{aligned}
 # $$ (eq-02-posterior)
+# :::
 #
 # :::{dropdown} Proof
-# Given $x_0$, the step to $x_k$ depends on $x_{k-1}$ alone, so as a function of $x_{k-1}$
+# For $k = 1$ it says that $x_0$ is $x_0$, without doubt. Let $k > 1$. Given $x_0$, the step to $x_k$
+# depends on $x_{k-1}$ alone, so as a function of $x_{k-1}$
 #
 # $$
 # q(x_{k-1} \mid x_k, x_0) \propto q(x_k \mid x_{k-1})\; q(x_{k-1} \mid x_0).
@@ -240,8 +261,13 @@ table.round(3)
 # = \frac{1 - \bar\alpha_k}{\sigma^2 b_k (1 - \bar\alpha_{k-1})} .
 # $$
 #
-# The mean is $\beta_k$ times the sum of each one's centre times its precision,
-# $\sqrt{a_k}\, x_k / b_k + \sqrt{\bar\alpha_{k-1}}\, x_0 / (1 - \bar\alpha_{k-1})$.
+# The mean is the variance times the sum of each one's precision times its centre, which are
+# $x_k / \sqrt{a_k}$ and $\sqrt{\bar\alpha_{k-1}}\, x_0$. In it $\sigma^2$ cancels:
+#
+# $$
+# \mu_k = \beta_k \Big(\frac{\sqrt{a_k}}{b_k}\, x_k
+#   + \frac{\sqrt{\bar\alpha_{k-1}}}{1 - \bar\alpha_{k-1}}\, x_0\Big).
+# $$
 # :::
 #
 # Nobody tells us $x_0$. A network has to guess it from $x_k$, and there are three ways to put the
@@ -259,19 +285,24 @@ table.round(3)
 # \end{gathered}
 # $$ (eq-02-x0)
 #
-# **The score.** Let $q_k$ be the density of $x_k$. *Tweedie's formula* says that the gradient of
-# its logarithm points to where the data are expected:
+# **The score.** The gradient of the logarithm of a noised density points to where the data are
+# expected.
+#
+# :::{prf:theorem} Tweedie's formula
+# :label: thm-02-tweedie
+# Let $q_k$ be the density of $x_k$. For $k > 0$
 #
 # $$
 # \nabla \log q_k(x_k) = -\frac{\hat\varepsilon(x_k, k)}{\sigma \sqrt{1 - \bar\alpha_k}}
 # = \frac{\sqrt{\bar\alpha_k}\, \hat x_0(x_k, k) - x_k}{\sigma^2 (1 - \bar\alpha_k)} .
 # $$ (eq-02-tweedie)
+# :::
 #
 # :::{dropdown} Proof
 # $q_k(x) = \int q(x \mid x_0)\, p(x_0)\, dx_0$, with $q(x \mid x_0)$ the Gaussian
 # {eq}`eq-02-marginal`, whose gradient is itself times
-# $-(x - \sqrt{\bar\alpha_k}\, x_0) / \sigma^2 (1 - \bar\alpha_k)
-# = -\varepsilon / \sigma \sqrt{1 - \bar\alpha_k}$. So
+# $-(x - \sqrt{\bar\alpha_k}\, x_0) / \sigma^2 (1 - \bar\alpha_k)$, that is,
+# $-\varepsilon / \sigma \sqrt{1 - \bar\alpha_k}$. So
 #
 # $$
 # \begin{aligned}
@@ -306,6 +337,40 @@ for part, ax in zip((0.15, 0.5, 0.9), axes, strict=True):
 plt.show()
 
 # %% [markdown]
+# Move the noise up: the data (grey) blur, and the best guesses of where each came from (blue) draw
+# together, first across a moon, then into one point. What a guess has lost, only many small steps
+# of generation can bring back.
+
+# %%
+part = moons.sample(500, generator)
+part_noise = torch.randn(part.shape, generator=generator)
+
+
+def at_noise(level):
+    x = noising.noised(part, level, part_noise)
+    guesses = noising.x0(x, best(x, level), level)
+    figure, ax = plt.subplots(figsize=(5, 4.9))
+    ax.scatter(*x.T, s=5, color="0.7", linewidths=0, label="noised")
+    ax.scatter(*guesses.T, s=5, color=BLUE, linewidths=0, label="guessed")
+    ax.set(aspect="equal", xlim=(-6, 6), ylim=(-6, 6))
+    ax.set(xlabel="$x_1$", ylabel="$x_2$")
+    ax.legend(loc="upper right", markerscale=2)
+    ax.set_title(noise_in_words(level))
+    return figure
+
+
+def noise_in_words(level):
+    x = noising.noised(part, level, part_noise)
+    guesses = noising.x0(x, best(x, level), level)
+    left = guesses.var(0).sum() / part.var(0).sum()
+    signal = noising.alpha_bar[level]
+    return f"k = {level}: {signal:.0%} is data, guesses keep {left:.0%}"
+
+
+ninths = [max(1, round(steps * i / 10)) for i in range(11)]
+gl.explore(at_noise, noise_in_words, level=dict.fromkeys(ninths))
+
+# %% [markdown]
 # And the formula, against automatic differentiation of the noised mixture's density:
 
 # %%
@@ -334,7 +399,8 @@ print(f"score by autograd and by Tweedie differ by {error:.1e} at most")
 #
 # It splits into what no network can know, and the network's own error:
 # $\mathbb E|\varepsilon - \hat\varepsilon|^2 + \mathbb E|\hat\varepsilon - \varepsilon_\theta|^2$.
-# So it does not fall to zero. How far it can fall, `exact_predictor` tells.
+# So it does not fall to zero. How far it can fall, `exact_predictor` tells. (The code takes means
+# over coordinates, and so divides it by $d$.)
 #
 # **Where it comes from.** Let generation be a chain with the variance of destruction's steps,
 # $P_F(x_{k-1} \mid x_k; \theta) = \mathcal N(\mu_\theta(x_k, k), \sigma^2 b_k I)$, and let its mean
@@ -347,7 +413,11 @@ print(f"score by autograd and by Tweedie differ by {error:.1e} at most")
 #
 # Train the chain by maximum likelihood on destroyed trajectories: the bound on the likelihood of
 # the data that started it all {cite:p}`sohl2015deep`, and in this book's words a descent on the
-# EUBO. Each step costs the divergence between two Gaussians, so that
+# EUBO. Each step costs the divergence between two Gaussians.
+#
+# :::{prf:theorem} The likelihood is a weighted regression
+# :label: thm-02-elbo
+# For the chain with the means {eq}`eq-02-mean`
 #
 # $$
 # \begin{aligned}
@@ -356,6 +426,9 @@ print(f"score by autograd and by Tweedie differ by {error:.1e} at most")
 #   \mathbb E\, \big|\varepsilon - \varepsilon_\theta(x_k, k)\big|^2 .
 # \end{aligned}
 # $$ (eq-02-elbo)
+#
+# where the constant does not depend on $\theta$.
+# :::
 #
 # :::{dropdown} Proof
 # Put $x_0$ from {eq}`eq-02-marginal` into {eq}`eq-02-posterior`: $\mu_k(x_k, x_0)$ becomes
@@ -494,14 +567,39 @@ plt.show()
 # \end{aligned}
 # $$ (eq-02-ddim)
 #
-# With the true $x_0$ and $\varepsilon$ this has the marginal {eq}`eq-02-marginal` at $j$ for every
-# $\eta$: whatever the split, the variances add up to $\sigma^2 (1 - \bar\alpha_j)$. With
-# $\eta = 1$ and $j = k - 1$ it draws from {eq}`eq-02-posterior` at $\hat x_0$. With $\eta = 0$
-# nothing is random.
+# With $\eta = 0$ nothing is random.
+#
+# :::{prf:proposition} Every $\eta$ has the right marginals
+# :label: thm-02-ddim
+# Let $0 \le \eta \le 1$. With the true $x_0$ and $\varepsilon$ in the place of the guesses, $x_j$ has
+# the marginal {eq}`eq-02-marginal` at $j$. With $\eta = 1$ and $j = k - 1$ a step draws from
+# {eq}`eq-02-posterior` at $\hat x_0$.
+# :::
+#
+# :::{dropdown} Proof
+# Whatever the split, the two noises are independent and their variances add up to
+# $\sigma^2 (1 - \bar\alpha_j)$; and $f^2$ is never more, since
+# $1 - \bar\alpha_k / \bar\alpha_j \le 1 - \bar\alpha_k$. For $\eta = 1$ and $j = k - 1$ the fresh
+# noise has the variance $f^2 = \sigma^2 \beta_k$, and
+#
+# $$
+# 1 - \bar\alpha_{k-1} - \beta_k
+# = (1 - \bar\alpha_{k-1})\, \frac{1 - \bar\alpha_k - b_k}{1 - \bar\alpha_k}
+# = \frac{a_k (1 - \bar\alpha_{k-1})^2}{1 - \bar\alpha_k} .
+# $$
+#
+# Its root is what multiplies $\sigma \varepsilon$ in $\mu_k(x_k, x_0)$, with $x_k$ written as
+# {eq}`eq-02-marginal`; and the factors of $x_0$ there add up to $\sqrt{\bar\alpha_{k-1}}$.
+# :::
 #
 # **The SDE and the flow** {cite:p}`song2021sde`. Let $K \to \infty$, and write $s = k/K$ and
 # $\beta(s) = -\tfrac{d}{ds} \log \bar\alpha(s)$. Destruction becomes a stochastic differential
-# equation, and its densities $q_s$ are those of two processes that undo it:
+# equation.
+#
+# :::{prf:theorem} Two processes that undo it
+# :label: thm-02-sde
+# The densities $q_s$ of destruction are, at every $s$, also those of these two, started at $q_1$ and
+# run in the direction of falling $s$:
 #
 # $$
 # \begin{aligned}
@@ -512,6 +610,7 @@ plt.show()
 #   + \tfrac12 \sigma^2 \beta\, \nabla \log q_s(x)\big]\, |ds| .
 # \end{aligned}
 # $$ (eq-02-sde)
+# :::
 #
 # :::{dropdown} Proof
 # The Fokker–Planck equation of destruction is
@@ -526,26 +625,46 @@ plt.show()
 # This is how a density moves if each point moves with velocity $v$ and nothing is random. Run in
 # the direction of falling $s$, the velocity is $-v$: the flow. For the SDE, let $r = -s$ be the
 # time of generation. Its Fokker–Planck equation with drift $m$ is
-# $\partial_r q = -\nabla \cdot (m\, q) + \tfrac12 \sigma^2 \beta\, \Delta q
-# = -\nabla \cdot \big((m - \tfrac12 \sigma^2 \beta\, \nabla \log q)\, q\big)$. It should be
-# $\nabla \cdot (v\, q)$, which it is for $m = -v + \tfrac12 \sigma^2 \beta\, \nabla \log q$.
-# :::
-#
-# Ancestral sampling is, to first order in the step, Euler's method for the SDE. And DDIM with
-# $\eta = 0$ is Euler's method for the flow, in the right coordinates: with
-# $y = x / \sqrt{\bar\alpha}$ and the ratio of noise to signal $r = \sigma \sqrt{1/\bar\alpha - 1}$,
 #
 # $$
-# \frac{dy}{dr} = \hat\varepsilon .
+# \begin{aligned}
+# \partial_r q &= -\nabla \cdot (m\, q) + \tfrac12 \sigma^2 \beta\, \Delta q \\
+# &= -\nabla \cdot \big((m - \tfrac12 \sigma^2 \beta\, \nabla \log q)\, q\big).
+# \end{aligned}
+# $$
+#
+# It should be $\nabla \cdot (v\, q)$, which it is for $m = -v + \tfrac12 \sigma^2 \beta\, \nabla \log q$.
+# :::
+#
+# Ancestral sampling is, to first order in the step, Euler's method for the SDE. DDIM is it for the
+# flow, in the right coordinates.
+#
+# :::{prf:proposition} DDIM is Euler's method
+# :label: thm-02-flow
+# With $y = x / \sqrt{\bar\alpha}$ and the ratio of noise to signal
+# $r = \sigma \sqrt{1/\bar\alpha - 1}$ the flow reads
+#
+# $$
+# \frac{dy}{dr} = \hat\varepsilon ,
 # $$ (eq-02-flow)
+#
+# and a step of DDIM with $\eta = 0$ is one of Euler's method for it.
+# :::
 #
 # :::{dropdown} Proof
 # Since $\tfrac{d}{ds} \bar\alpha^{-1/2} = \tfrac12 \beta\, \bar\alpha^{-1/2}$, along the flow
-# $dy/ds = (v + \tfrac12 \beta x) / \sqrt{\bar\alpha}
-# = -\tfrac12 \sigma^2 \beta\, \nabla \log q / \sqrt{\bar\alpha}$, which by {eq}`eq-02-tweedie` is
-# $\tfrac12 \sigma \beta\, \hat\varepsilon / \sqrt{\bar\alpha (1 - \bar\alpha)}$. And
-# $dr/ds = \tfrac12 \sigma (1/\bar\alpha - 1)^{-1/2}\, \beta / \bar\alpha
-# = \tfrac12 \sigma \beta / \sqrt{\bar\alpha (1 - \bar\alpha)}$. Their ratio is $\hat\varepsilon$.
+#
+# $$
+# \begin{aligned}
+# \frac{dy}{ds} &= \frac{v + \tfrac12 \beta x}{\sqrt{\bar\alpha}}
+# = -\frac{\sigma^2 \beta\, \nabla \log q}{2 \sqrt{\bar\alpha}}
+# = \frac{\sigma \beta}{2 \sqrt{\bar\alpha (1 - \bar\alpha)}}\; \hat\varepsilon, \\
+# \frac{dr}{ds} &= \frac{\sigma}{2 \sqrt{1/\bar\alpha - 1}} \cdot \frac{\beta}{\bar\alpha}
+# = \frac{\sigma \beta}{2 \sqrt{\bar\alpha (1 - \bar\alpha)}},
+# \end{aligned}
+# $$
+#
+# the last step of the first line by {eq}`eq-02-tweedie`. Their ratio is $\hat\varepsilon$.
 # Equation {eq}`eq-02-ddim` with $\eta = 0$, divided by $\sqrt{\bar\alpha_j}$, reads
 # $y_j = y_k + (r_j - r_k)\, \varepsilon_\theta$: a step of Euler.
 # :::
@@ -669,13 +788,18 @@ plt.show()
 # \end{aligned}
 # $$ (eq-02-kernels)
 #
-# $P_F$ has the variance of the ancestral step. It has its mean too, if
+# $P_F$ has the variance of the ancestral step.
+#
+# :::{prf:theorem} A predictor of noise is a drift
+# :label: thm-02-bridge
+# $P_F$ has the mean {eq}`eq-02-mean` of the ancestral step too, if
 #
 # $$
 # \varepsilon_\theta(x, k) = \frac{\sqrt{1 - \bar\alpha_k}}{\sigma}\;
 #   \big(x - \sqrt{a_k}\; u(x, t; \theta)\big),
 # \qquad t = 1 - \frac kK .
 # $$ (eq-02-bridge)
+# :::
 #
 # :::{dropdown} Proof
 # Put {eq}`eq-02-bridge` into {eq}`eq-02-mean`:
@@ -795,7 +919,7 @@ bounds.round(3)
 # The first two rows are the same sampler, up to the noise of the estimate. The third is what steps
 # of a fixed variance cost, with nothing left to learn. The rest of the gap is the network's. By
 # {eq}`eq-02-elbo` the gap in the EUBO is a sum of the errors of section 4, each with the weight
-# that $L_{\mathrm{simple}}$ left out (± is a standard error):
+# that $L_{\mathrm{simple}}$ left out (with standard errors):
 
 # %%
 excess = torch.zeros(own.steps, n)  # at each level of each path
@@ -967,9 +1091,8 @@ for apart in (5, 2):
 #    \bar\alpha_k}\, \varepsilon$.
 # 2. Predicted noise, predicted data and score are one function; a regression without weights
 #    learns it.
-# 3. Ancestral and DDIM are Euler's method for an SDE and for a flow; the flow allows better
-# methods. 4. The predicted noise is the drift of $P_F$ in the variance-preserving process, so a
-# diffusion
+# 3. Ancestral and DDIM are Euler's method for an SDE and for a flow; the flow allows better methods.
+# 4. The predicted noise is the drift of $P_F$ in the variance-preserving process, so a diffusion
 #    model has an ELBO and an EUBO as soon as there is an energy.
 # 5. The likelihood weighs small noise most; $L_{\mathrm{simple}}$ does not, and the bounds show it.
 #
@@ -988,7 +1111,7 @@ for apart in (5, 2):
 # for predict in ("noise", "x0"):
 #     trial = Denoiser(2, noising, layers=3)
 #     trial.fit(data, predict=predict, **options)
-#     print(predict, trial.sampler(target).evaluate(5000))
+#     print(predict, trial.sampler(target).evaluate(n))
 # ```
 # :::
 #
@@ -1010,7 +1133,7 @@ for apart in (5, 2):
 #     arrives = left * data.var(0).mean() + sigma2 * (1 - left)
 #     trial = Denoiser(2, noising, layers=3).fit(data, **options)
 #     print(f"starts at {sigma2}, should at {arrives:.3f}")
-#     print(trial.sampler(target).evaluate(5000))
+#     print(trial.sampler(target).evaluate(n))
 # ```
 # :::
 #
@@ -1019,12 +1142,13 @@ for apart in (5, 2):
 #
 # :::{dropdown} Solution
 # ```python
-# settings = {"iterations": 300, "lr": 1e-3, "batch_size": 200}
+# settings = {"lr": 1e-3, "batch_size": 200}
+# settings["iterations"] = min(300, iterations)
 # warm = models["25 Gaussians"].sampler(target, **settings)
-# print(warm.evaluate(5000))
-# print(warm.fit().evaluate(5000))
+# print(warm.evaluate(n))
+# print(warm.fit().evaluate(n))
 # cold = gl.GFNDiffusion(target, config=warm.config).fit()
-# print(cold.evaluate(5000))
+# print(cold.evaluate(n))
 # ```
 # The bounds of the warm sampler close in further, with few energy calls. The cold one, from the
 # same number, is far behind: it has no data to tell it where the modes are.

@@ -34,6 +34,17 @@
 # `full` averages over more batches and needs no GPU.
 # :::
 
+# %% tags=["remove-cell"]
+# Where the package is not installed, as on Colab: fetch the book, install.
+import importlib.util
+import os
+
+if importlib.util.find_spec("gfnlite") is None:
+    book = "gfn-diffusion-samplers"
+    os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
+    os.system(f"pip install -q './{book}/gfnlite[all]'")
+    os.chdir(f"{book}/notebooks")
+
 # %%
 import itertools
 import os
@@ -201,13 +212,17 @@ print("bins by P_F                   ", bins(P_F).numpy())
 print("R / Z                         ", (REWARD / Z).numpy())
 
 # %% [markdown]
-# :::{dropdown} Why P_F lands where it should
-# A ball that follows the water is at $s$ with probability $F(s)/Z$. This is true at the start, and
-# if it is true for all parents of $s'$, then the probability of $s'$ is
+# :::{prf:proposition} A ball that follows the water
+# :label: thm-03-policy
+# By {eq}`eq-03-policy` with a conserved flow {eq}`eq-03-conservation`, the ball passes through $s$
+# with probability $F(s)/Z$. So it lands in bin $x$ with probability $R(x)/Z$.
+# :::
+#
+# :::{dropdown} Proof
+# This is true at the start, where $F = Z$, and if it is true for all parents of $s'$, then the
+# probability of $s'$ is
 #
 # $$\sum_s \frac{F(s)}{Z}\, P_F(s' \mid s) = \frac1Z \sum_s F(s \to s') = \frac{F(s')}{Z}.$$
-#
-# For a bin that is $R(x)/Z$.
 # :::
 #
 # On ten states the recursion {eq}`eq-03-recursion` is all one needs. On more states than can be
@@ -236,11 +251,18 @@ print("R / Z                         ", (REWARD / Z).numpy())
 # \qquad F(x) = R(x).
 # $$ (eq-03-db)
 #
-# :::{dropdown} Proof: FM and DB ask for the same
+# :::{prf:proposition} FM and DB ask for the same
+# :label: thm-03-fm
+# Every conserved flow gives state flows and kernels with which DB holds on all edges; and where DB
+# holds on all edges, $F(s)\, P_F(s' \mid s)$ is a conserved flow.
+# :::
+#
+# :::{dropdown} Proof
 # *From FM to DB.* Given a conserved flow, let $F(s)$ be what passes through $s$, and set
 # $P_F(s' \mid s) = F(s \to s')/F(s)$ and $P_B(s \mid s') = F(s \to s')/F(s')$. By conservation both
-# are probabilities. And $F(s)\, P_F(s' \mid s) = F(s \to s') = F(s')\, P_B(s \mid s')$, which is
-# DB.
+# are probabilities. And DB holds, since
+#
+# $$F(s)\, P_F(s' \mid s) = F(s \to s') = F(s')\, P_B(s \mid s').$$
 #
 # *From DB to FM.* Call the common value of both sides $F(s \to s')$. Summed over the parents $s$ of
 # $s'$, the right side gives $F(s')$, since $P_B$ sums to one. Summed over the children of $s'$, the
@@ -282,7 +304,8 @@ print("R / Z                         ", (REWARD / Z).numpy())
 # = \tfrac12 \operatorname{Var}[\log w].
 # $$ (eq-03-vargrad)
 #
-# :::{admonition} Theorem 1
+# :::{prf:theorem} What trajectory balance buys
+# :label: thm-03-tb
 # If $\delta_{\mathrm{TB}}(\tau) = 0$ for all paths $\tau$ from the source to the bins, then $P_F$
 # draws $x$ with probability $R(x)/Z$, and $Z_\theta = Z$.
 # :::
@@ -298,9 +321,11 @@ print("R / Z                         ", (REWARD / Z).numpy())
 # $x$: since $\sum_x P_F(x) = 1$, we get $Z_\theta = \sum_x R(x) = Z$.
 # :::
 #
-# :::{admonition} Theorem 2
-# Let $P_B > 0$ on all edges. TB holds for all paths if and only if there are state flows with which
-# DB holds on all edges, and then SubTB holds for all parts of paths.
+# :::{prf:theorem} Whole paths know of every edge
+# :label: thm-03-db
+# Let $P_B > 0$ on all edges. TB holds for all paths if and only if there are state flows, with
+# $F(s_0) = Z_\theta$ and $F(x) = R(x)$, with which DB holds on all edges. Then SubTB holds for all
+# parts of paths.
 # :::
 #
 # :::{dropdown} Proof
@@ -313,10 +338,13 @@ print("R / Z                         ", (REWARD / Z).numpy())
 #
 # $$Z_\theta\, P_F(p) = P_B(p)\, G(s).$$
 #
-# The same for $p$ followed by the edge $s \to s'$ reads
-# $Z_\theta\, P_F(p)\, P_F(s' \mid s) = P_B(p)\, P_B(s \mid s')\, G(s')$. Put the first into the
-# second and divide by $P_B(p)$: $G(s)\, P_F(s' \mid s) = G(s')\, P_B(s \mid s')$. This is DB with
-# $F = G$.
+# For $s$ the source, $p$ is empty and $G(s_0) = Z_\theta$. The same for $p$ followed by the edge
+# $s \to s'$ reads
+#
+# $$Z_\theta\, P_F(p)\, P_F(s' \mid s) = P_B(p)\, P_B(s \mid s')\, G(s').$$
+#
+# Put the first into the second and divide by $P_B(p)$:
+# $G(s)\, P_F(s' \mid s) = G(s')\, P_B(s \mid s')$. This is DB with $F = G$.
 # :::
 #
 # Let us look at all five on the board. One array does it: with
@@ -475,15 +503,34 @@ plt.show()
 #   + \mathrm{network}(x, t).
 # $$ (eq-03-fl)
 #
-# Theorem 1 and its proof hold as they stand, with "sum over the paths that end in $x$" read as an
-# integral over $x_0, \dots$ up to the last state before $x_1$. One thing is lost: on the board any
-# table can be learned, but a Gaussian step of finite length cannot follow every flow. So with a
-# finite $T$ the loss has a floor above zero in general.
+# {prf:ref}`thm-03-tb` and its proof hold as they stand, with "sum over the paths that end in $x$"
+# read as an integral over $x_0, \dots$ up to the last state before $x_1$. One thing is lost: on the
+# board any table can be learned, but a Gaussian step of finite length cannot follow every flow. So
+# with a finite $T$ the loss has a floor above zero in general.
 #
 # There is an exception that we can use as a check: a Gaussian target with the variance of the
-# reference process. Let $R = Z\, \mathcal N(m, \sigma^2 I)$. The constant drift $u = m$ is exact,
-# and the flow is $F(x, t) = Z\, \mathcal N(x; t m, \sigma^2 t I)$. The twin's drift is a little
-# off.
+# reference process.
+#
+# :::{prf:proposition} A flow that finite steps can follow
+# :label: thm-03-gaussian
+# Let $R = Z\, \mathcal N(m, \sigma^2 I)$, and let the process be Brownian motion pinned to the
+# origin. On every time grid the drift $u$ and the flow $F$, for $t > 0$, balance all parts of all
+# paths:
+#
+# $$
+# u(x, t) = m, \qquad F(x, t) = Z\, \mathcal N(x;\ t m,\ \sigma^2 t I).
+# $$ (eq-03-gaussian)
+# :::
+#
+# :::{dropdown} Proof
+# With $u = m$ generation is $x_t = t m + \sigma W_t$ with a Brownian motion $W$, so
+# $\mathcal N(x; t m, \sigma^2 t I)$ is its density at $t$. Given $x_{t'}$, it is at $t$ Gaussian with
+# the mean $t m + \tfrac{t}{t'} (x_{t'} - t' m) = \tfrac{t}{t'} x_{t'}$ and the variance
+# $\sigma^2 \tfrac{t}{t'} (t' - t)$: the bridge, from which $m$ has gone. So DB is Bayes' rule, and the
+# other conditions follow by {eq}`eq-03-subtb`.
+# :::
+#
+# The twin's drift is a little off.
 
 # %%
 torch.manual_seed(seed)
@@ -508,11 +555,63 @@ twin = largest(gaussian_imbalance(mean + 0.3))
 compare(largest(gaussian_imbalance(mean)), twin)  # in single precision
 
 # %% [markdown]
+# The twin is a sampler whose log-weights are *not* all equal. What can $\log Z_\theta$ do about that?
+# Its share of the loss is the square of its distance from their mean, and no more:
+#
+# $$
+# \mathcal L_{\mathrm{TB}} = \tfrac12 \operatorname{Var}[\log w]
+#   + \tfrac12 \big(\log Z_\theta - \mathbb E[\log w]\big)^2 .
+# $$ (eq-03-split)
+#
+# So on the sampler's own paths $\log Z_\theta$ comes to rest at their mean, which is the ELBO and not
+# $\log Z$, and what is left is VarGrad. Only equal weights bring the two together.
+
+# %%
+with torch.no_grad():
+    exact.policy.forward_net.out.bias[:] = mean + 0.5  # off again
+    own = exact.rollout(grid, 4000)
+    log_w = own.log_weight
+mean_w, variance = log_w.mean().item(), log_w.var(correction=0).item()
+
+
+def tb_loss(log_z):
+    return 0.5 * (log_z - log_w).square().mean().item()
+
+
+def at_log_z(log_z_theta):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.7))
+    left.hist(log_w, bins=50, color=BLUE, alpha=0.5)
+    left.axvline(log_z_theta, color=ORANGE, label=r"$\log Z_\theta$")
+    left.axvline(gaussian.log_z, color="black", linestyle="--",
+                 label=r"$\log Z$")  # fmt: skip
+    left.set(xlabel=r"$\log w$", ylabel="paths")
+    left.legend()
+    axis = torch.linspace(0.5, 3.5, 61)
+    right.plot(axis, [tb_loss(value) for value in axis], color=GREY)
+    right.plot(log_z_theta, tb_loss(log_z_theta), "o", color=ORANGE)
+    right.axhline(variance / 2, color=BLUE, linestyle=":", label="VarGrad")
+    right.set(xlabel=r"$\log Z_\theta$", ylabel="TB loss", ylim=0)
+    right.legend()
+    left.set_title(f"The ELBO is {mean_w:.2f}, log Z is {gaussian.log_z:g}")
+    right.set_title(log_z_in_words(log_z_theta))
+    return figure
+
+
+def log_z_in_words(log_z_theta):
+    loss, least = tb_loss(log_z_theta), variance / 2
+    return f"TB {loss:.2f}, of which variance {least:.2f}"
+
+
+halves = [1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0]
+gl.explore(at_log_z, log_z_in_words, log_z_theta=halves)
+
+# %% [markdown]
 # ### Two bounds, two divergences
 #
 # Let $Q(\tau) = R(x_1)\, P_B(\tau \mid x_1)/Z$ be the law of a path that is destroyed from a
 # perfect sample. By {eq}`eq-03-logw-rd`, $\log w = \log Z + \log Q(\tau) - \log P_F(\tau)$.
-# Averaged over both laws this gives the two bounds, and says what they are off by:
+# Averaged over both laws this gives the two bounds of {prf:ref}`thm-bounds`, and says what they are
+# off by:
 #
 # $$
 # \begin{aligned}
@@ -545,7 +644,8 @@ print(f"ELBO {elbo:.4f} <= log Z {Z.log():.4f} <= EUBO {eubo:.4f}")
 # \end{aligned}
 # $$ (eq-03-tb-gradient)
 #
-# :::{admonition} Theorem 3
+# :::{prf:theorem} On-policy, TB descends the reverse KL divergence
+# :label: thm-03-gradient
 # On-policy, that is with $\tilde P = P_F$, the expected gradient of TB is that of the reverse KL
 # divergence, whatever the value of $\log Z_\theta$ {cite:p}`malkin2023vi,richter2020vargrad`:
 #
@@ -821,11 +921,11 @@ plt.show()
 #
 # ## 7. What leaving the policy buys
 #
-# Theorem 1 never asked where the paths come from. TB is zero at the same $P_F$ for *every* law
-# $\tilde P$ that covers the paths; reverse KL is an average over $P_F$ by definition. Now take two
-# equal modes, one near the start and one out of the reach of the untrained process, and train
-# twice. Same loss, same network, same seed. The second training draws its paths with more variance,
-# which fades. The densities in $\log w$ are those of $P_F$ both times.
+# {prf:ref}`thm-03-tb` never asked where the paths come from. TB is zero at the same $P_F$ for
+# *every* law $\tilde P$ that covers the paths; reverse KL is an average over $P_F$ by definition.
+# Now take two equal modes, one near the start and one out of the reach of the untrained process,
+# and train twice. Same loss, same network, same seed. The second training draws its paths with more
+# variance, which fades. The densities in $\log w$ are those of $P_F$ both times.
 
 # %%
 far_modes = gl.GMM([[-1.0], [4.0]], 0.16)  # log Z = 0
@@ -941,8 +1041,8 @@ plt.show()
 # $-\frac1n \sum_b (\ell_b - \bar\ell)\, \nabla_\theta \log P_F(\tau_b)$, because the deviations
 # from a mean sum to zero. In $\bar\ell$ only the term $\ell_b / n$ depends on $\tau_b$; the others
 # are independent of its score, whose expectation is zero. What is left is
-# $-(1 - \frac1n)\, \mathbb E[\ell\, \nabla_\theta \log P_F]$, and by theorem 3 that is
-# $\frac{n-1}n \nabla_\theta \mathrm{KL}(P_F \,\|\, Q)$.
+# $-(1 - \frac1n)\, \mathbb E[\ell\, \nabla_\theta \log P_F]$, and by
+# {prf:ref}`thm-03-gradient` that is $\frac{n-1}n \nabla_\theta \mathrm{KL}(P_F \,\|\, Q)$.
 # ```python
 # log_path = policy(start)[PATHS].sum(1)
 # law = log_path.exp().detach()

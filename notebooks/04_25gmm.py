@@ -18,6 +18,12 @@
 # told nothing but the energy at the points it visits. Does it find all twenty-five, and how would
 # you know if it had not?
 #
+# ![Points start at one place, spread, and gather in twenty-five rings on a grid of five by five.](../reproduce/results/emblem.svg)
+#
+# *Five hundred trajectories of the sampler that this chapter trains, in one unit of time. Rings are
+# the modes at two standard deviations; a colour says how far out a point will end. It plays once;
+# load the page again to see it again.*
+#
 # :::{admonition} At a glance
 # **You will** train a diffusion sampler with `gfnlite`, measure it against the truth, and switch
 # off the one setting that decides whether it collapses.
@@ -30,6 +36,17 @@
 # `full`, the paper's setting, takes a quarter of an hour a seed on one core.
 # :::
 
+# %% tags=["remove-cell"]
+# Where the package is not installed, as on Colab: fetch the book, install.
+import importlib.util
+import os
+
+if importlib.util.find_spec("gfnlite") is None:
+    book = "gfn-diffusion-samplers"
+    os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
+    os.system(f"pip install -q './{book}/gfnlite[all]'")
+    os.chdir(f"{book}/notebooks")
+
 # %%
 import os
 from pathlib import Path
@@ -41,6 +58,7 @@ from IPython.display import Markdown
 
 import gfnlite as gl
 from gfnlite.evaluation import draw
+from gfnlite.film import film
 
 # Matrices this small gain nothing from a second thread.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
@@ -91,10 +109,10 @@ Markdown(config.markdown(always=changes))
 # %% [markdown]
 # ## The target
 #
-# $$R(x) = \frac1K \sum_{k=1}^{K} \mathcal N(x; \mu_k, 0.3\, I), \qquad \log Z = 0,$$
+# $$R(x) = \frac1K \sum_{k=1}^{K} \mathcal N(x; \mu_k, 0.3\, I), \qquad \log Z = 0,$$ (eq-04-target)
 #
-# with means on a grid: $K = 25$ at $\{-10, -5, 0, 5, 10\}^2$. A mode's standard deviation is 0.55
-# and its neighbours are nine of those away: between modes the density is practically zero, so
+# with means on a grid: $K = 25$ at $\{-10, -5, 0, 5, 10\}^2$. A mode's standard deviation is
+# $\sqrt{0.3} \approx 0.55$ and its neighbours are nine of those away: between modes the density is practically zero, so
 # no local move leads from one to the next. The reference process reaches a standard deviation of
 # $\sigma = \sqrt 5 \approx 2.2$ at $t = 1$; the outermost modes are more than four times as far.
 #
@@ -113,7 +131,7 @@ Markdown(config.markdown(always=changes))
 # \mathcal L_{\mathrm{TB}} &= \tfrac12\,\mathbb E\big[(\log Z_\theta - \log w)^2\big], \\
 # \log w &= \log R(x_1) + \sum_i \log P_B - \sum_i \log P_F .
 # \end{aligned}
-# $$
+# $$ (eq-04-tb)
 #
 # With `Expl`, the noise that draws a trajectory has the variance $\sigma^2 + e$ per unit time,
 # where $e$ fades to zero over the first half of the training, while the densities in $\log w$ stay
@@ -132,7 +150,16 @@ ensemble = gl.Ensemble(target, config=config, seeds=seeds)
 on_gpu = ensemble[0].device.type == "cuda"
 # All seeds as one program; on a GPU each step is one CUDA graph.
 logs = gl.callbacks.named(track, out_dir)
-ensemble.fit(folder=out_dir, callbacks=logs, compile=on_gpu)
+snapshots = {}
+
+
+def keep(sampler, entry):
+    """Samples on the way, for the slider below."""
+    if sampler is ensemble[0] and out_dir is None:
+        snapshots[entry["iteration"]] = sampler.sample(600).cpu(), entry
+
+
+ensemble.fit(folder=out_dir, callbacks=[*logs, keep], compile=on_gpu)
 evaluations = {}
 for sampler in ensemble:
     folder = Path(out_dir) / f"seed-{sampler.seed}" if out_dir else None
@@ -149,7 +176,7 @@ pd.DataFrame({f"seed {s}": dict(e.rows()) for s, e in evaluations.items()})
 #
 # - **ELBO $\le \log Z \le$ EUBO**, and $\log Z = 0$. Their distance from zero is the error in nats,
 #   seen from the sampler's side and from the target's side. With a *fixed* variance no drift
-#   brings the ELBO to zero: at $T = 100$ and $\sigma^2 = 5$ the best is about $-0.125$.
+#   brings the ELBO to zero; [Results](15_results) draws what is the best that one can do.
 # - The **importance-sampled $\log Z$** is the estimate of $\log Z$ to use. The **learned**
 #   $\log Z_\theta$ is not one: at the end of the training, on the sampler's own trajectories and
 #   with a fixed variance, it tracks their mean log-weight, which is the ELBO.
@@ -158,9 +185,8 @@ pd.DataFrame({f"seed {s}": dict(e.rows()) for s, e in evaluations.items()})
 # - **W2** is the exact Wasserstein distance between 2,000 samples and 2,000 exact ones, not the
 #   20,000 of the other rows, since its cost grows with the cube of their number. It is not zero
 #   even for a perfect sampler: the row below it says what exact samples score against exact
-#   samples. Such a score is itself random, with a standard deviation of about 0.14 from one pair of
-#   sets to the next ([Results](15_results) measures it), so that one W2 may fall below the floor
-#   by luck.
+#   samples. Such a score is itself random ([Results](15_results) measures by how much), so that one W2 may
+#   fall below the floor by luck.
 # - A mode is **found** when it has at least a fifth of its exact mass, among 20,000 samples.
 
 # %% mystnb={"figure": {"name": "fig-25gmm-samples", "caption": "What the sampler draws, and how its mass is spread: 2,000 samples on the target's contours (left), and the share of 20,000 samples in each mode over the share it should have (right)."}, "image": {"alt": "Left: scatter of samples on a grid of contour circles. Right: bars of relative mode weight, one for each mode, against a dashed line at one."}}
@@ -185,7 +211,38 @@ else:
     )
 if out_dir:
     figure.savefig(Path(out_dir) / "samples.png", dpi=120)
+    if isinstance(target, gl.GMM):
+        path = sampler.trajectory(500)
+        film(out_dir, target, path.x, limit=12.5, name="emblem")
 plt.show()
+
+# %% [markdown]
+# How it came to be, at a dozen moments of the training (the first ones close together). While
+# exploration lasts, samples lie between the modes; the outermost come last.
+
+# %% tags=["lesson"]
+moments = list(snapshots)
+early = [round(len(moments) * (i / 12) ** 2) for i in range(12)]
+moments = [moments[i] for i in dict.fromkeys(early)] + moments[-1:]
+
+
+def at_moment(iteration):
+    seen, entry = snapshots[iteration]
+    figure, ax = plt.subplots(figsize=(5, 4.9))
+    gl.plots.overview(target, seen, ax)
+    ax.set_title(moment_in_words(iteration))
+    return figure
+
+
+def moment_in_words(iteration):
+    entry = snapshots[iteration][1]
+    words = f"Iteration {iteration}: ELBO {entry['elbo']:.2f}"
+    if entry["eubo"] is not None:
+        words += f", EUBO {entry['eubo']:.2f}"
+    return words
+
+
+gl.explore(at_moment, moment_in_words, iteration=dict.fromkeys(moments))
 
 # %% mystnb={"figure": {"name": "fig-25gmm-history", "caption": "The two bounds close in on log Z during training (the vertical axis is linear within a tenth of a nat and logarithmic beyond). A sampler that misses modes shows in the EUBO, not in the ELBO."}, "image": {"alt": "ELBO rising from below and EUBO falling from above toward the dashed line of the true log Z, over training iterations."}}
 axes = gl.plots.history(sampler.history, target.log_z)
@@ -211,6 +268,33 @@ axes.set_title("From one point to all levels in one unit of time")
 plt.show()
 
 # %% [markdown]
+# ## Fewer steps, or more
+#
+# The drift is a function of time, so that the trained sampler can take any number of steps without
+# being trained again. What is lost with few is what a long Gaussian step cannot follow.
+
+# %% tags=["lesson"]
+evaluated = {}
+for count in (2, 5, 10, 20, 50, 100, 200):
+    evaluated[count] = sampler.evaluate(min(2000, n_samples), steps=count)
+
+
+def with_steps(steps):
+    figure, ax = plt.subplots(figsize=(5, 4.9))
+    gl.plots.overview(target, sampler.sample(800, steps=steps), ax)
+    ax.set_title(steps_in_words(steps))
+    return figure
+
+
+def steps_in_words(steps):
+    made = evaluated[steps]
+    words = f"T = {steps}: ELBO {made['elbo']:.2f}"
+    return words + f", {made['ess']:.1%} of the samples effective"
+
+
+gl.explore(with_steps, steps_in_words, steps=evaluated)
+
+# %% [markdown]
 # ## Why it collapses: exploration decides
 #
 # Trajectory balance is right for *any* distribution of training trajectories that covers the space.
@@ -233,8 +317,8 @@ plt.show()
 
 # %% [markdown]
 # What exploration adds should be about what is missing between the process's own variance
-# $\sigma^2$ and the spread of the target: the paper's noise of 0.2 in each of 100 steps is a
-# variance of $100 \times 0.2^2 = 4$ in all. `gfnlite` states exploration as variance per unit time,
+# $\sigma^2$ and the spread of the target: the noise of {cite:t}`sendera2024`, 0.2 in each of
+# 100 steps, is a variance of $100 \times 0.2^2 = 4$ in all. `gfnlite` states exploration as variance per unit time,
 # so that the setting means the same for every number of steps; in the reference code the same
 # setting explores twice as much when $T$ is doubled.
 #
@@ -254,25 +338,24 @@ plt.show()
 # :::{dropdown} Solution
 # A sampler that draws perfectly from $m$ of the 25 equal modes has $\log w = \log(m / 25)$ on all
 # its own trajectories. Ours does nearly that: $\log Z_\theta$ and the ELBO are $\log(m/25)$, less
-# about 0.1 that the fixed variance costs, and the loss is small, though not zero. Only the EUBO,
+# what the fixed variance costs, and the loss is small, though not zero. Only the EUBO,
 # which starts from the missing modes too, is far off.
 # ```python
-# config = gl.preset("25gmm", "TB", "quick")
-# sampler = gl.GFNDiffusion(gl.gmm25, config=config).fit()
-# sampler.evaluate()
+# on_policy = gl.preset("25gmm", "TB", profile)
+# trial = gl.GFNDiffusion(gl.gmm25, config=on_policy).fit()
+# trial.evaluate(n_samples)
 # ```
 # :::
 #
 # **2.** Sample with `steps=20` and `steps=200` from the trained sampler. Which metrics change most?
 #
 # :::{dropdown} Solution
-# Both bounds and the effective sample size. From 100 steps to 20 the ELBO goes from about $-0.18$
-# to $-0.73$, the EUBO from 0.17 to 0.61 and the effective sample size from 69% to 28%, while all
-# modes stay found: with fewer, longer steps a fixed variance cannot follow the posterior of the next
+# Both bounds and the effective sample size get much worse from 100 steps to 20, while all modes
+# stay found: with fewer, longer steps a fixed variance cannot follow the posterior of the next
 # state. The drift is the same function of time, so nothing needs to be trained again.
 # ```python
 # for steps in (20, 50, 100, 200):
-#     print(steps, sampler.evaluate(steps=steps))
+#     print(steps, sampler.evaluate(n_samples, steps=steps))
 # ```
 # :::
 #
@@ -288,24 +371,23 @@ plt.show()
 # def rings(x):  # energy: (B, 2) -> (B,)
 #     return ring_energy(x.norm(dim=1))
 #
-# sampler = gl.GFNDiffusion(
+# ringed = gl.GFNDiffusion(
 #     rings, dim=2, sigma2=4.0, exploration=3.0, coarse_steps=20, lr=5e-3,
-#     iterations=3000,
+#     iterations=min(3000, config.iterations),
 # ).fit()
 #
 # r = torch.linspace(0, 10, 10_001)
 # mass = 2 * torch.pi * r * (-ring_energy(r)).exp()
 # log_z = torch.trapezoid(mass, r).log()
 # exact = mass[r > 3.5].sum() / mass.sum()
-# share = (sampler.sample(20_000).norm(dim=1) > 3.5).float().mean()
+# share = (ringed.sample(n_samples).norm(dim=1) > 3.5).float().mean()
 # print(f"true log Z {log_z:.3f}")
 # print(f"outer ring {share:.1%} of the samples, exactly {exact:.1%}")
-# sampler.evaluate()  # what needs a known truth is "unknown"
+# ringed.evaluate(n_samples)  # what needs a known truth is "unknown"
 # ```
-# It trains in about a minute. Of its samples 88% are on the outer ring, where 71.4% belong, and the
-# ELBO of 3.22 is well below $\log Z = 3.551$; importance sampling corrects it to 3.56. Without the
-# integral, the effective sample size, only 32%, is the warning: the weights differ, and the samples
-# need them. Had the inner ring been lost altogether, it would not warn.
+# It trains in about a minute. Too many of its samples are on the outer ring, and the ELBO is well
+# below $\log Z$; importance sampling corrects it. Without the integral, the small effective sample
+# size is the warning: the weights differ, and the samples need them. Had the inner ring been lost altogether, it would not warn.
 # :::
 #
 # ## What went wrong on the way

@@ -30,6 +30,17 @@
 # on one CPU core in the `quick` profile; `full`, the paper's setting, is for a GPU.
 # :::
 
+# %% tags=["remove-cell"]
+# Where the package is not installed, as on Colab: fetch the book, install.
+import importlib.util
+import os
+
+if importlib.util.find_spec("gfnlite") is None:
+    book = "gfn-diffusion-samplers"
+    os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
+    os.system(f"pip install -q './{book}/gfnlite[all]'")
+    os.chdir(f"{book}/notebooks")
+
 # %%
 import json
 import math
@@ -126,8 +137,13 @@ print(f"as gfnlite has it: {target.log_z:.6f}, share {minor:.5f}")
 # ## What a collapse says of itself
 #
 # Let a sampler be perfect but for its modes: inside each mode it draws exactly, but it puts the share
-# $q$, not $m$, into the left well of every pair. Its log-weight is then a sum over the wells of
-# $\log\frac mq$ or $\log\frac{1-m}{1-q}$, so that
+# $q$, not $m$, into the left well of every pair.
+#
+# :::{prf:theorem} What wrong shares cost
+# :label: thm-07-shares
+# Let $x_1$ have the density $R/Z$ but for the shares: in each of $d/2$ independent pairs $q$ in the
+# left well, $0 < q < 1$, and exact given the well. Let the path to $x_1$ be that of destruction.
+# Then
 #
 # $$
 # \begin{aligned}
@@ -138,11 +154,27 @@ print(f"as gfnlite has it: {target.log_z:.6f}, share {minor:.5f}")
 # \text{ESS} &= \Big( \tfrac{m^2}q + \tfrac{(1-m)^2}{1-q} \Big)^{-d/2} .
 # \end{aligned}
 # $$ (eq-07-shares)
+# :::
 #
-# For $0 < q < 1$ the importance-weighted estimate of $\log Z$ is consistent, but needs $n \gg 1/\text{ESS}$
-# samples; with fewer it reads as at $q = 0$, since none of them is where the weight is. At $q = 0$ it
-# changes its nature: no sample is on the left, all log-weights are *equal*, and both the ELBO and
-# the importance-weighted estimate are off by the mass that is never visited,
+# :::{dropdown} Proof
+# The law of a path is $q(x_1) \prod P_B$, where the density $q(x_1)$ is $R(x_1)/Z$ times a factor for
+# each pair: $\frac qm$ if its point is on the left, $\frac{1-q}{1-m}$ if on the right. So $P_B$ cancels
+# in the log-weight, and $\log w - \log Z$ is a sum over the pairs of $\log\frac mq$ or
+# $\log\frac{1-m}{1-q}$. The first line is minus its mean with the shares $q$ and $1 - q$, which the
+# sampler has, the second its mean with $m$ and $1 - m$, which exact samples have. The effective
+# sample size of many samples is $(\mathbb E\, w)^2 / \mathbb E\, w^2$, where
+# $\mathbb E\, w = Z$ and $\mathbb E\, w^2 / Z^2$ is a product over the pairs of
+# $q \frac{m^2}{q^2} + (1-q) \frac{(1-m)^2}{(1-q)^2}$.
+# :::
+#
+# For $0 < q < 1$ the importance-weighted estimate of $\log Z$ is consistent, but needs
+# $n \gg 1/\text{ESS}$ samples; for a $q$ so small that none of fewer samples is on the left, it reads
+# as at $q = 0$. There it changes its nature.
+#
+# :::{prf:theorem} The signature of a collapse
+# :label: thm-07-collapse
+# With $q = 0$ all log-weights are *equal*. The ELBO and the importance-weighted estimate, for every
+# number of samples, are both off by the mass that is never visited:
 #
 # $$
 # \begin{aligned}
@@ -151,8 +183,15 @@ print(f"as gfnlite has it: {target.log_z:.6f}, share {minor:.5f}")
 # \text{EUBO} &= \infty .
 # \end{aligned}
 # $$ (eq-07-collapse)
+# :::
 #
-# The samples' own effective sample size would be 100%. Of all these numbers only the EUBO, which
+# :::{dropdown} Proof
+# All pairs are on the right, so every log-weight is $\log Z + \frac d2 \log(1 - m)$, and so are their
+# mean and the logarithm of the mean of their exponentials. Exact samples are on the left somewhere
+# with positive probability, where the sampler has the density zero and $\log w = \infty$.
+# :::
+#
+# The samples' own effective sample size would be one. Of all these numbers only the EUBO, which
 # starts from the target's side, and the shares themselves say that anything is wrong.
 
 
@@ -339,25 +378,46 @@ Markdown("\n".join(lines))
 # worse. The sampler that does go left pays for it with a few heavy weights, so that its own weighted
 # estimate is noisy. Of this table, the EUBO and the shares rank the two rightly.
 
-# %% tags=["lesson"] mystnb={"figure": {"name": "fig-manywell-collapse", "caption": "Where the mass of a well goes: the double-well coordinates of all wells pooled, for the two samplers and exactly."}, "image": {"alt": "Density curves of the double-well coordinate with two humps; one sampler follows both humps of the exact curve, the collapsed one has the right hump only."}}
-pooled = {
-    method: (sampler, BLUE),
-    "PIS, collapsed": (lost, ORANGE),
-}
-figure, ax = plt.subplots(figsize=(6.6, 3.6))
+# %% [markdown]
+# Choose a method, and see where the mass of a well goes: the double-well coordinates of all wells
+# pooled. Three more rows of the table join the two above, trained for a few seconds each on coarse
+# grids.
+
+# %% tags=["lesson"]
+models = {method: (sampler, evaluation), "PIS": (lost, lost_evaluation)}
+for name in ("TB", "TB+Expl", "TB+Expl+LP"):
+    brief = gl.preset(task, name, "quick").replace(
+        coarse_fraction=1.0, iterations=min(800, config.iterations)
+    )
+    model = gl.GFNDiffusion(target, config=brief)
+    model.fit(compile=on_gpu, progress=False)
+    models[f"{name}, brief"] = model, model.evaluate(min(2000, n_samples))
+
 grid = torch.linspace(-3, 3, 601, dtype=torch.float64)
 curve = torch.exp(-(grid**4) + 6 * grid**2 + grid / 2) / integral
-ax.plot(grid, curve, color="black", linestyle="--", label="exact")
-for name, (model, colour) in pooled.items():
-    drawn = model.sample(4000).cpu()[:, 0::2].flatten().numpy()
+
+
+def pooled(method):
+    model, made = models[method]
+    drawn = model.sample(2000).cpu()[:, 0::2].flatten().numpy()
+    figure, ax = plt.subplots(figsize=(6.2, 4))
     style = {"bins": 120, "range": (-3, 3), "density": True}
-    ax.hist(drawn, histtype="step", color=colour, label=name, **style)
-ax.set(xlabel="double-well coordinate", ylabel="density")
-ax.legend()
-ax.set_title(
-    f"PIS puts {lost_shares.mean():.1%} on the left, not {minor:.1%}"
-)
-plt.show()
+    ax.hist(drawn, color=BLUE, alpha=0.5, label="samples", **style)
+    ax.plot(grid, curve, color="black", linestyle="--", label="exact")
+    ax.set(xlabel="double-well coordinate", ylabel="density", ylim=(0, 1.7))
+    ax.legend()
+    ax.set_title(pooled_in_words(method))
+    return figure
+
+
+def pooled_in_words(method):
+    made = models[method][1]
+    left = sum(made["mode_weights"][0::2]) / wells
+    words = f"{method}: {left:.1%} on the left, not {minor:.1%};"
+    return f"{words}\nELBO {made['elbo']:.1f}, EUBO {made['eubo']:.1f}"
+
+
+gl.explore(pooled, pooled_in_words, method=models)
 
 # %% [markdown]
 # ## What wrong shares cost
@@ -402,7 +462,7 @@ print(f"effective sample size {evaluation['ess']:.1%}")
 #
 # 1. Manywell has $2^{d/2}$ modes and one number to check: the share of the left well, in every well.
 # 2. A sampler that never goes left errs by $-\frac d2 \log(1-m)$, in ELBO and weighted estimate alike.
-# 3. Several published rows have that error to within 0.1 nat, and the W2 of samples without left wells.
+# 3. Several published rows have just that error, and the W2 of samples without left wells.
 # 4. The EUBO and the shares show it; ELBO, effective sample size and sharp samples do not.
 # 5. Local search keeps the small modes in the training; exploration alone loses them again.
 #
@@ -415,8 +475,8 @@ print(f"effective sample size {evaluation['ess']:.1%}")
 # Equation {eq}`eq-07-collapse` is linear in $d$:
 # ```python
 # for dim in (32, 64, 128):
-#     target = gl.ManyWell(dim)
-#     print(dim, -dim / 2 * math.log(1 - target.mode_mass[0]))
+#     left = gl.ManyWell(dim).mode_mass[0].item()
+#     print(dim, -dim / 2 * math.log(1 - left))
 # ```
 # :::
 #
@@ -426,12 +486,11 @@ print(f"effective sample size {evaluation['ess']:.1%}")
 # In the `quick` profile it does not: early in the training the noise takes trajectories to the left,
 # but nothing brings them back once it has faded, and the share falls to zero.
 # ```python
-# sampler = gl.GFNDiffusion(
-#     gl.ManyWell(32), config=gl.preset("manywell32", "TB+Expl", "quick")
-# ).fit()
-# evaluation = sampler.evaluate()
-# print(evaluation["mode_weights"][0::2])
-# evaluation
+# noisy = gl.preset("manywell32", "TB+Expl", profile)
+# trial = gl.GFNDiffusion(gl.ManyWell(32), config=noisy).fit()
+# found = trial.evaluate(n_samples)
+# print(found["mode_weights"][0::2])
+# found
 # ```
 # :::
 #
@@ -443,6 +502,12 @@ print(f"effective sample size {evaluation['ess']:.1%}")
 # mean share is $m/2$. A sampler with the share $m/2$ in *all* wells has the same mean share but no
 # error in the weighted estimate, and a much smaller one in the ELBO: the mean alone cannot tell
 # these two apart, which is why the figure has a bar for each well.
+# ```python
+# found_or_lost = torch.tensor([minor, 0.0])
+# lower = wells / 2 * price_of_shares(found_or_lost, minor, 1)[0]
+# print("found, lost", lower, "in half of the wells each")
+# print("m / 2 in all", price_of_shares(minor / 2, minor, wells)[0])
+# ```
 # ```python
 # half = -8 * math.log(1 - minor)
 # lower, upper, fraction = price_of_shares(minor / 2, minor, 16)

@@ -31,6 +31,17 @@
 # **Time**: 20 minutes to read; three to four minutes to run on one CPU core.
 # :::
 
+# %% tags=["remove-cell"]
+# Where the package is not installed, as on Colab: fetch the book, install.
+import importlib.util
+import os
+
+if importlib.util.find_spec("gfnlite") is None:
+    book = "gfn-diffusion-samplers"
+    os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
+    os.system(f"pip install -q './{book}/gfnlite[all]'")
+    os.chdir(f"{book}/notebooks")
+
 # %%
 import json
 import os
@@ -83,7 +94,7 @@ def budget(iterations):
 # and because both factors are Gaussian it is again a mixture, whose weights, means and normaliser
 # are known. So every method below can be held against exact samples.
 
-# %%
+# %% tags=["tilted"]
 data = gl.gmm9
 centre, width2 = torch.tensor([4.0, 2.0]), 9.0
 
@@ -142,11 +153,12 @@ plt.show()
 # this book grew from {cite:p}`hassen2024foundations` has it.
 #
 # How strong should $\lambda$ be, at which level of noise? If the data were
-# $\mathcal N(0, \sigma^2 I)$ and the energy weak, the noised tilted density would have the extra score
-# $-\sqrt{\bar\alpha_k}\, \nabla E(\sqrt{\bar\alpha_k}\, x_k)$, to first order. For a quadratic energy
-# around the data's mean that is strength $\bar\alpha_k$, the share of the variance of $x_k$ that is
-# data: `kind="variance"`. For any other centre no one strength will do. The other kinds are rules of
-# thumb; under this schedule the cosine happens to lie nearly on the variance's curve.
+# $\mathcal N(0, \sigma^2 I)$ and the energy weak, the noised tilted density would have, to first order
+# in $E$, the extra score $-\sqrt{\bar\alpha_k}\, \mathbb E[\nabla E(x_0) \mid x_k]$, where $x_0$ given
+# $x_k$ has the mean $\sqrt{\bar\alpha_k}\, x_k$. For a quadratic energy around the data's mean that is
+# strength $\bar\alpha_k$, the share of the variance of $x_k$ that is data: `kind="variance"`. For any
+# other centre no one strength will do. The other kinds are rules of thumb; under this schedule the
+# cosine happens to lie nearly on the variance's curve.
 
 # %% mystnb={"figure": {"name": "fig-09-strengths", "caption": "Four ways to let the strength depend on the noise. Far out, where x is nearly all noise, the gradient of E at x says little about the data behind it."}, "image": {"alt": "Four curves of strength over noise level: constant, linear, cosine, and the share of the variance that is data."}}
 figure, ax = plt.subplots(figsize=(6.2, 3.2))
@@ -190,8 +202,30 @@ gl.explore(
 # %% [markdown]
 # ## What guidance does not do
 #
-# The score of the *noised* tilted density is that of the noised data plus
-# $\nabla \log \mathbb E[e^{-E(x_0)} \mid x_k]$. Guidance puts $-\lambda \nabla E(x_k)$ in its place:
+# :::{prf:theorem} What would have to be added to the score
+# :label: thm-09-guidance
+# Let $\pi_k$ be the density of $x_k$ when $x_0 \sim \pi$ of {eq}`eq-09-tilted`, and $p_k$ when
+# $x_0 \sim p$. Then
+#
+# $$
+# \nabla \log \pi_k(x_k) = \nabla \log p_k(x_k)
+#   + \nabla \log \mathbb E_p\big[e^{-E(x_0)} \mid x_k\big] .
+# $$ (eq-09-exact)
+# :::
+#
+# :::{dropdown} Proof
+# With the noising $q(x_k \mid x_0)$, which is the same for both,
+#
+# $$
+# \pi_k(x_k) = \int q(x_k \mid x_0)\, \frac{p(x_0)\, e^{-E(x_0)}}{Z}\, dx_0
+# = \frac{p_k(x_k)}{Z}\, \mathbb E_p\big[e^{-E(x_0)} \mid x_k\big],
+# $$
+#
+# since $q(x_k \mid x_0)\, p(x_0) / p_k(x_k)$ is the density of $x_0$ given $x_k$. Take the gradient of
+# the logarithm.
+# :::
+#
+# Guidance puts $-\lambda \nabla E(x_k)$ in the place of the last term:
 # the energy of the noisy state, for an average over all data that may be behind it. The two agree
 # only where there is no noise left. So guidance samples *some* distribution with lower energy, not
 # {eq}`eq-09-tilted`. Some strength comes near it; none is exact in general, and to find the best one
@@ -211,16 +245,25 @@ gl.explore(
 # \end{aligned}
 # $$ (eq-09-rtb)
 #
-# and where that holds, the sampler draws from the model's own density times $r$
-# {cite:p}`venkatraman2024`. (Here $x_1$, at time $t = 1$, is what was $x_0$ above.) We ask it of
-# log-weights among each other, by VarGrad, so that $\log Z_\theta$ need not be learned. With
-# finitely many Gaussian steps of fixed variance it cannot hold exactly: a small rest stays.
+# (Here $x_1$, at time $t = 1$, is what was $x_0$ above.)
+#
+# :::{prf:theorem} What relative balance buys
+# :label: thm-09-rtb
+# Where {eq}`eq-09-rtb` holds for all trajectories, the sampler draws from the model's own density
+# times $r$, up to its normaliser, which is $Z_\theta = \mathbb E_{\text{model}}[r]$
+# {cite:p}`venkatraman2024`.
+# :::
 #
 # :::{dropdown} Proof
-# Sum {eq}`eq-09-rtb` over all trajectories that end in $x_1$, exponentiated: on the left
+# Sum {eq}`eq-09-rtb`, exponentiated, over all trajectories that end in $x_1$: on the left
 # $Z_\theta$ times the sampler's density of $x_1$, on the right the model's density of $x_1$ times
 # $r(x_1)$. Integrating over $x_1$ gives $Z_\theta = \mathbb E_{\text{model}}[r]$.
 # :::
+#
+# We ask it of
+# log-weights among each other, by VarGrad, so that $\log Z_\theta$ need not be learned. With
+# finitely many Gaussian steps of fixed variance it cannot hold exactly: a small rest stays.
+#
 
 # %%
 rows = {}
@@ -390,8 +433,14 @@ plt.show()
 # ## Guidance without an energy: the model's own labels
 #
 # Train one network with labels, and without: withhold the label of a tenth of each batch. Then it
-# knows two predictions, and by Bayes' rule their difference is a classifier's gradient:
-# $\varepsilon_c - \varepsilon_\varnothing = -\sigma \sqrt{1 - \bar\alpha_k}\, \nabla \log p_k(c \mid x_k)$.
+# knows two predictions, and by Bayes' rule, $p_k(c \mid x_k) \propto p_k(x_k \mid c) / p_k(x_k)$, their
+# difference is a classifier's gradient:
+#
+# $$
+# \varepsilon_c - \varepsilon_\varnothing
+# = -\sigma \sqrt{1 - \bar\alpha_k}\; \nabla \log p_k(c \mid x_k) .
+# $$ (eq-09-classifier)
+#
 # *Classifier-free guidance* {cite:p}`ho2022` goes further that way:
 #
 # $$
@@ -584,8 +633,8 @@ axes[0].set_ylabel("EUBO − ELBO (nats)")
 plt.show()
 
 # %% [markdown]
-# Where the data are *blind*, the smallest weight does next to nothing. The middle one finds all 25
-# modes with every seed, gives the missing ones together about their share, and has the least EUBO.
+# Where the data are *blind*, the smallest weight does next to nothing. The middle one finds
+# every mode with every seed, gives the missing ones together about their share, and has the least EUBO.
 # The largest overshoots: it puts about twice too much there, with every seed. The energy alone does
 # that too, or misses modes altogether; it is the least steady, and beside it the data are a help.
 #
@@ -708,7 +757,7 @@ plt.show()
 # ```
 # :::
 #
-# **2.** Clip the gradient's norm at 0.3. What happens to the samples, and for which energies would
+# **2.** Clip the gradient's norm at $c = 0.3$. What happens to the samples, and for which energies would
 # one need that?
 #
 # :::{dropdown} Solution
@@ -731,7 +780,8 @@ plt.show()
 #
 #
 # before = RelativeSampler(model, far_wish).log_weight(N)
-# after = RelativeSampler(model, far_wish).fit(500).log_weight(N)
+# trained = RelativeSampler(model, far_wish).fit(budget(500))
+# after = trained.log_weight(N)
 # print(gl.ess(before), gl.ess(after))
 # ```
 # :::

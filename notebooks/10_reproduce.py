@@ -29,6 +29,17 @@
 # to run on one CPU core. What the rows themselves take is {ref}`below <cost-of-rows>`.
 # :::
 
+# %% tags=["remove-cell"]
+# Where the package is not installed, as on Colab: fetch the book, install.
+import importlib.util
+import os
+
+if importlib.util.find_spec("gfnlite") is None:
+    book = "gfn-diffusion-samplers"
+    os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
+    os.system(f"pip install -q './{book}/gfnlite[all]'")
+    os.chdir(f"{book}/notebooks")
+
 # %% tags=["hide-input"]
 import json
 import os
@@ -392,10 +403,9 @@ say(f"{command} {what}")
 # | time limit | saved and queued again | the same, if the kernel is kept from the signal that goes to all processes | a killed job is a failed one; a retry is a new job |
 # | cancelled in mid-training | all save a checkpoint | the same | the same |
 # | dependencies | `afterok`, `afterany` | passed on to Slurm by hand | from files: what it is best at |
-# | all four took, roughly | 43 s | 36 s | 75 s, with no requeue |
 #
-# The seconds are one measurement each, on a busy machine, mostly of Python's start: "about the same" is
-# all that they say. What decides is the rest. Prepare, run and collect are no graph that needs an
+# In time there is little to choose: four runs took about as long with each, most of it Python's
+# start, but for the third, which took twice as long and had no requeue. What decides is the rest. Prepare, run and collect are no graph that needs an
 # engine, and the runner itself already skips what is finished and goes on from checkpoints. Once a
 # study has many stages that hand files to each other, take Snakemake; for sweeps in Python whose jobs
 # are functions, submitit.
@@ -514,11 +524,11 @@ table(["flag", "here", "meaning", "in YAML, if other"], lines)
 # :::
 #
 # **2.** How much of the training is lost, at worst and on average, when a node fails once a day and a
-# checkpoint is written every 30 seconds? What would change if it were written every hour?
+# checkpoint is written every half minute? What would change if it were written every hour?
 #
 # :::{dropdown} Solution
-# At worst 30 seconds, on average 15: 0.02% of a day. With a checkpoint an hour it is half an hour
-# on average, 2%, and a preemption every hour would mean that nothing is ever finished.
+# At worst half a minute, on average a quarter: next to nothing of a day. With a checkpoint an hour
+# it is half an hour on average, $1/48$ of the day, and a preemption every hour would mean that nothing is ever finished.
 # :::
 #
 # **3.** Cut the training above at iteration 200, but give the second sampler another seed. What
@@ -528,8 +538,13 @@ table(["flag", "here", "meaning", "in YAML, if other"], lines)
 # It is refused in one line: the checkpoint belongs to another seed. To go on with it would give a
 # sampler that is neither of the two seeds, and a row with one independent run less than it says.
 # ```python
-# other = gl.GFNDiffusion(gl.gmm9, config=config, seed=1)
-# other.fit(folder=folder)  # ValueError
+# with tempfile.TemporaryDirectory() as folder:
+#     whole.save(Path(folder) / "checkpoint.pt")
+#     other = gl.GFNDiffusion(gl.gmm9, config=config, seed=1)
+#     try:
+#         other.fit(folder=folder, progress=False)
+#     except ValueError as error:
+#         print(error)
 # ```
 # :::
 #

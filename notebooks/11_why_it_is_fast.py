@@ -30,6 +30,17 @@
 # `python -m reproduce bench` writes.
 # :::
 
+# %% tags=["remove-cell"]
+# Where the package is not installed, as on Colab: fetch the book, install.
+import importlib.util
+import os
+
+if importlib.util.find_spec("gfnlite") is None:
+    book = "gfn-diffusion-samplers"
+    os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
+    os.system(f"pip install -q './{book}/gfnlite[all]'")
+    os.chdir(f"{book}/notebooks")
+
 # %% tags=["hide-input", "helpers"]
 import json
 import math
@@ -193,9 +204,13 @@ plt.show()
 # ## Idea 1: two phases
 #
 # Trajectory balance is $\mathcal L = \tfrac12 \mathbb E\,(\log Z_\theta - \log w)^2$, and does not
-# differentiate through the states: they are data. So its gradient is a sum over the transitions
-# $i$ from $x$ to $x'$, each of which only needs to know one number per trajectory, the residual
-# $\delta = \log Z_\theta - \log w$:
+# differentiate through the states: they are data.
+#
+# :::{prf:proposition} The gradient is a sum over transitions
+# :label: thm-11-two-phase
+# Let states and $P_B$ be held fixed, and $\delta = \log Z_\theta - \log w$. The sum is over the
+# transitions from $x$ to $x'$ of a trajectory, each of which only needs to know the one number
+# $\delta$:
 #
 # $$
 # \begin{aligned}
@@ -205,6 +220,13 @@ plt.show()
 #   &+ \mathbb E[\delta]\, \nabla_\theta \log Z_\theta .
 # \end{aligned}
 # $$ (eq-two-phase)
+# :::
+#
+# :::{dropdown} Proof
+# $\nabla_\theta \tfrac12 \delta^2 = \delta\, \nabla_\theta \delta$, and in $\delta$ only
+# $\log Z_\theta$ and $\sum_i \log P_F(x' \mid x)$, both with the sign $+$, depend on $\theta$. A learned $P_B$ adds $-\delta\, \nabla_\theta \log P_B(x \mid x')$ to
+# each transition.
+# :::
 #
 # **Phase 1** walks $T$ small steps with no graph. **Phase 2** takes all $T \times B$ transitions as
 # one batch. There is no reason to go through them in order, so the $T$ small products of the
@@ -593,10 +615,11 @@ plt.show()
 # ## Time to quality
 #
 # In the end it is not the step that counts but the time until the sampler is good. The goals are
-# those of the paper's own results: on 25GMM an ELBO within 0.21 of $\log Z$ and all 25 modes; on
-# Manywell-32 an ELBO of 160.1 and an importance-sampled $\log Z$ within 0.5. Ours is the quick
-# preset, all of it counted. The baseline has the paper's settings, and is stopped at 20 times our
-# time.
+# those of the paper's own results {cite:p}`sendera2024`: on 25GMM an ELBO within 0.21 of $\log Z$
+# and all 25 modes; on Manywell-32 an ELBO of 160.1 and an importance-sampled $\log Z$ within 0.5
+# {cite:p}`sendera2024`. Ours is the quick
+# preset, all of it counted. The baseline has the paper's settings, and is stopped at twenty times
+# our time.
 
 # %% tags=["hide-input"]
 rows = []
@@ -700,6 +723,22 @@ table(
 # ```python
 # fast = [2 * gradient for gradient in fast]  # it is linear in delta
 # print([((a - b).norm() / b.norm()).item() for a, b in zip(fast, slow)])
+# ```
+# :::
+#
+# **3.** `two_phase` returns no gradient of $\log Z_\theta$. What is it by {eq}`eq-two-phase`, and
+# which other number of the training does it follow?
+#
+# :::{dropdown} Solution
+# The mean of $\delta$, which is $\log Z_\theta$ less the ELBO of the batch: a descent takes
+# $\log Z_\theta$ to the ELBO. It needs the log-weights and nothing of phase 2. Checked on three
+# log-weights, by autograd:
+# ```python
+# log_w = torch.tensor([-1.0, 0.5, 2.0])
+# log_z = torch.tensor(3.0, requires_grad=True)
+# loss = 0.5 * (log_z - log_w).square().mean()
+# (slope,) = torch.autograd.grad(loss, log_z)
+# print(slope.item(), (log_z - log_w).mean().item())
 # ```
 # :::
 #

@@ -29,6 +29,17 @@
 # one CPU core.
 # :::
 
+# %% tags=["remove-cell"]
+# Where the package is not installed, as on Colab: fetch the book, install.
+import importlib.util
+import os
+
+if importlib.util.find_spec("gfnlite") is None:
+    book = "gfn-diffusion-samplers"
+    os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
+    os.system(f"pip install -q './{book}/gfnlite[all]'")
+    os.chdir(f"{book}/notebooks")
+
 # %%
 import json
 import os
@@ -86,19 +97,34 @@ Markdown(config.markdown(always=config.describe()))
 # \end{aligned}
 # $$ (eq-14-bridge)
 #
-# Each particle goes from level to level. At a new level it first takes on the weight
+# Each particle goes from level to level. At a new level it first takes on a weight, and is then moved
+# by Langevin steps that leave $R_{\beta_k}$ invariant. That is *annealed importance sampling*
+# {cite:p}`neal2001`.
+#
+# :::{prf:theorem} The mean weight is the normaliser
+# :label: thm-14-weight
+# Let the levels and the moves be fixed beforehand, the particle start at $x \sim \pi_0$ with $w = 1$,
+# and the moves at level $k$ leave $R_{\beta_k}$ invariant. With the weight that it takes on at each
+# level,
 #
 # $$
 # \begin{aligned}
 # w &\leftarrow w\; \frac{R_{\beta_k}(x)}{R_{\beta_{k-1}}(x)}, \\
-# \mathbb E[w] &= Z \ \text{ at the end},
+# \mathbb E[w] &= Z \ \text{ at the end}.
 # \end{aligned}
 # $$ (eq-14-weight)
+# :::
 #
-# and is then moved by Langevin steps that leave $R_{\beta_k}$ invariant. That is *annealed importance
-# sampling* {cite:p}`neal2001`. *Sequential Monte Carlo* {cite:p}`delmoral2006` resamples the particles
-# by their weights at each level, so that none is carried along for nothing. The levels are chosen on
-# the way: the next $\beta$ is the one that leaves a given effective fraction of the particles.
+# :::{dropdown} Proof
+# We show that after level $k$ every function $g$ has $\mathbb E[w\, g(x)] = \int R_{\beta_k}(x)\, g(x)\,
+# dx$. At $k = 0$ that is so, as $R_0 = \pi_0$ and $w = 1$. If it is so after level $k - 1$, put $g$ times
+# the new factor in the place of $g$: the new weight gives $\int R_{\beta_k}\, g$. Moves that leave
+# $R_{\beta_k}$ invariant leave this as it is, since they take $g$ to its mean after the move, which has
+# the same integral. After the last level, $g = 1$ gives $\int R = Z$.
+# :::
+#
+# *Sequential Monte Carlo* {cite:p}`delmoral2006` resamples the particles by their weights at each level,
+# so that none is carried along for nothing. The levels are chosen on the way: the next $\beta$ is the one that leaves a given effective fraction of the particles.
 #
 # The weight plays the role of a trajectory's: its mean estimates $Z$, and the mean of its logarithm is
 # a lower bound of $\log Z$ in expectation. Both are so for levels and step sizes that are fixed
@@ -266,12 +292,12 @@ Markdown("\n".join(lines))
 # :::{dropdown} Solution
 # ```python
 # for scale in (0.5, 1.0, 4.6):
-#     config = gl.annealing.preset("25gmm", "AIS+MALA", "quick", scale=scale)
+#     narrow = gl.annealing.preset("25gmm", "AIS+MALA", profile, scale=scale)
 #     print(scale)
-#     print(gl.annealing.anneal(gl.gmm25, config)[1])
+#     print(gl.annealing.anneal(gl.gmm25, narrow)[1])
 # ```
-# At 0.5 all particles end in the mode at the origin: $\log Z$ is low by $\log 25$, the effective sample
-# size is nearly 100%, and only the modes tell. At 1.0 a few particles reach the next modes with weights
+# At the smallest, all particles end in the mode at the origin: $\log Z$ is low by $\log 25$, the
+# effective sample size is nearly one, and only the modes tell. At the next, a few particles reach the next modes with weights
 # that make up for their rarity, so that the effective sample size warns, for once.
 # :::
 #
@@ -282,14 +308,34 @@ Markdown("\n".join(lines))
 # is soon dominated by a single particle. SMC forgets bad histories at each level, but pays with
 # particles that share their ancestors.
 # ```python
-# for method in gl.annealing.METHODS:
+# for row in gl.annealing.METHODS:
 #     for keep in (0.5, 0.9, 0.95):
-#         config = gl.annealing.preset(
-#             "manywell128", method, "quick", keep=keep
+#         tried = gl.annealing.preset(
+#             "manywell128", row, profile, keep=keep
 #         )
-#         found, _ = gl.annealing.anneal(gl.ManyWell(128), config)
-#         print(method, keep, found.log_z - gl.ManyWell(128).log_z)
+#         ends, _ = gl.annealing.anneal(gl.ManyWell(128), tried)
+#         print(row, keep, ends.log_z - gl.ManyWell(128).log_z)
 # ```
+# :::
+#
+# **3.** {prf:ref}`thm-14-weight` does not ask the moves to mix. Take none at all that matter, one level
+# from $\pi_0$ straight to the target: what is AIS then, and how far does it get on 25GMM and on
+# Manywell?
+#
+# :::{dropdown} Solution
+# Plain importance sampling with the proposal $\pi_0$. Its weights have the mean $Z$, as the theorem says;
+# but few particles start in a mode, and of those the lucky ones carry it all.
+# ```python
+# for name in ("25gmm", "manywell32"):
+#     s = gl.annealing.preset(name, "AIS+MALA", profile).scale
+#     goal, start = gl.named_target(name), torch.distributions.Normal(0.0, s)
+#     x = start.sample((20_000, goal.dim))
+#     log_w = goal.log_reward(x) - start.log_prob(x).sum(1)
+#     error = gl.log_z_is(log_w) - goal.log_z
+#     print(f"{name}: log Z off by {error:.2f}, ESS {gl.ess(log_w):.2%}")
+# ```
+# In two dimensions so many draws are enough for $\log Z$. In 32 they are not, and the estimate is too
+# low: that is what the ladder is for.
 # :::
 #
 # ## What went wrong on the way

@@ -24,6 +24,17 @@
 # than a minute to run.
 # :::
 
+# %% tags=["remove-cell"]
+# Where the package is not installed, as on Colab: fetch the book, install.
+import importlib.util
+import os
+
+if importlib.util.find_spec("gfnlite") is None:
+    book = "gfn-diffusion-samplers"
+    os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
+    os.system(f"pip install -q './{book}/gfnlite[all]'")
+    os.chdir(f"{book}/notebooks")
+
 # %% tags=["hide-input", "helpers"]
 import base64
 import json
@@ -54,6 +65,8 @@ TITLES = {
     "25gmm": "Twenty-five Gaussians",
     "9gmm": "Nine Gaussians",
     "manywell32": "Manywell, d = 32",
+    "manywell64": "Manywell, d = 64",
+    "manywell128": "Manywell, d = 128",
     "funnel": "Funnel, d = 10",
     "easy_funnel": "Funnel of variance 1, d = 10",
     "lgcp": "Log-Gaussian Cox process, d = 1600",
@@ -386,9 +399,9 @@ shown if mine else Markdown("*None in this copy of the book.*")
 # Each cell has its own; a row's sums them up.
 #
 # - **matches**: Welch's test between the paper's mean, standard deviation and 5 runs, and ours, has
-#   an adjusted p-value above 5%; adjusted by Holm's method over all cells compared in the table. The
+#   an adjusted p-value above $\alpha = 5\%$; adjusted by Holm's method over all cells compared in the table. The
 #   results files have the unadjusted one too, and the 95% interval of the difference.
-# - **better**, **worse**: that p-value is at most 5%, and our mean is on the better or the worse
+# - **better**, **worse**: that p-value is at most $\alpha$, and our mean is on the better or the worse
 #   side: smaller for a distance, larger for a bound from below. One *worse* cell makes the row
 #   worse; without one, one *better* cell makes it better.
 # - **not comparable**: run at other settings than the paper's, such as the `quick` profile, whose

@@ -26,8 +26,9 @@ METRICS = (
 ).split()
 # What stands in the paper's columns where no truth is known.
 SOME_HAVE = ("paper_elbo", "paper_log_z_is")
-# The run whose picture stands for the project, in the README and on the first page.
+# The run whose pictures stand for the project, in the README and on the first page.
 PICTURE = ("25gmm", "TB+Expl", "quick")
+PICTURES = {"samples.png": "25gmm.png"} | {n: n for n in ("emblem.svg", "emblem-still.svg")}
 
 
 def collect(notes: list[str]) -> list[dict]:
@@ -145,9 +146,10 @@ def write_committed(
     written = [path for result in results.values() for path in _write(result)]
     for row in rows:
         if (row["task"], row["method"], row["profile"]) == PICTURE:
-            picture = experiments.RUNS / row["runs"][0] / "samples.png"
-            if picture.exists():  # a run does not need it to be done
-                written += _changed(FOLDER / f"{row['task']}.png", picture.read_bytes())
+            folder = experiments.RUNS / row["runs"][0]
+            for made, name in PICTURES.items():
+                if (folder / made).exists():  # a run does not need it to be done
+                    written += _changed(FOLDER / name, (folder / made).read_bytes())
     return written
 
 

@@ -23,6 +23,9 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "full: long; runs with --all only")
+    config.addinivalue_line(
+        "markers", "equation(*labels): the book's equations that this test checks"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -95,6 +98,14 @@ def oracle():
         if "oracle" in cell.metadata.get("tags", []):
             exec(cell.source, namespace)
     return SimpleNamespace(**namespace)
+
+
+@pytest.fixture(scope="session")
+def gauss_hermite():
+    """Sixty nodes and weights of a standard normal: eigenvalues of the Jacobi matrix."""
+    side = torch.arange(1, 60, dtype=torch.float64).sqrt()
+    nodes, vectors = torch.linalg.eigh(torch.diag(side, 1) + torch.diag(side, -1))
+    return nodes, vectors[0].square()
 
 
 @pytest.fixture

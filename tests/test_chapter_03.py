@@ -2,12 +2,14 @@
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import jupytext
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 
 import gfnlite as gl
 
@@ -53,6 +55,7 @@ def test_board_is_what_it_is_said_to_be(board):
         torch.testing.assert_close(into[1:], torch.ones(9, dtype=F64))
 
 
+@pytest.mark.equation("eq-03-conservation", "eq-03-recursion")
 def test_flow_is_conserved_and_its_source_is_z(board, solved):
     zeros = torch.zeros(10, dtype=F64)
     inflow = zeros.index_add(0, board.HEAD, solved.edge)
@@ -62,11 +65,13 @@ def test_flow_is_conserved_and_its_source_is_z(board, solved):
     torch.testing.assert_close(solved.flow[0], board.REWARD.sum())
 
 
+@pytest.mark.equation("eq-03-recursion")
 def test_flow_by_hand(board):
     by_hand = [16, 6.25, 9.75, 5.5, 1.5, 9, 5, 1, 2, 8]
     torch.testing.assert_close(board.FLOW, torch.tensor(by_hand, dtype=F64))
 
 
+@pytest.mark.equation("eq-03-policy")
 def test_generation_fills_the_bins_in_proportion_to_the_reward(board, solved):
     torch.testing.assert_close(board.bins(solved.p_f), board.REWARD / board.REWARD.sum())
     fair = torch.full((12,), 0.5, dtype=F64)
@@ -94,6 +99,7 @@ def all_residuals(board, solved, log_pf):
     return {name: values.abs().max().item() for name, values in found.items()}
 
 
+@pytest.mark.equation("eq-03-fm", "eq-03-tb")
 def test_all_residuals_vanish_at_the_flow_and_at_no_other(board, solved):
     assert max(all_residuals(board, solved, solved.p_f.log()).values()) < 1e-12
     turned = solved.p_f.log().view(6, 2) + 0.3 * random_numbers(6, 2)
@@ -101,6 +107,7 @@ def test_all_residuals_vanish_at_the_flow_and_at_no_other(board, solved):
     assert min(twin.values()) > 0.1, twin
 
 
+@pytest.mark.equation("eq-03-db", "eq-03-subtb")
 def test_residuals_of_parts_are_sums_of_those_of_edges(board):
     log_pf, log_pb, log_flow = random_numbers(12), random_numbers(12, seed=1), random_numbers(10)
     a = board.imbalance(log_flow, log_pf, log_pb)
@@ -111,7 +118,7 @@ def test_residuals_of_parts_are_sums_of_those_of_edges(board):
 
 
 def test_flows_found_from_trajectory_balance_alone(board):
-    """Theorem 2's G(s), the sum over completions of R P_B, is the flow of the recursion."""
+    """The proof's G(s), the sum over completions of R P_B, is the flow of the recursion."""
     g = torch.zeros(10, dtype=F64)
     g[6:] = board.REWARD
     for s in range(6):
@@ -164,14 +171,9 @@ def test_vargrad_of_n_paths_has_n_minus_1_nths_of_the_gradient(board):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
-def test_same_gradient_for_gaussian_steps_by_quadrature():
+def test_same_gradient_for_gaussian_steps_by_quadrature(gauss_hermite):
     """Two steps in one dimension: both expectations are integrals over two normal numbers."""
-    # Gauss-Hermite nodes from the eigenvalues of the Jacobi matrix, weights from its vectors.
-    nodes, vectors = torch.linalg.eigh(
-        torch.diag(torch.arange(1, 60, dtype=F64).sqrt(), 1)
-        + torch.diag(torch.arange(1, 60, dtype=F64).sqrt(), -1)
-    )
-    weights = vectors[0].square()
+    nodes, weights = gauss_hermite
     eps = torch.cartesian_prod(nodes, nodes).T  # (2, 3600)
     law = torch.cartesian_prod(weights, weights).prod(1)
     theta = random_numbers(2, 3, seed=4).requires_grad_()
@@ -209,6 +211,7 @@ def gaussian_sampler(drift, mean):
     return sampler
 
 
+@pytest.mark.equation("eq-03-gaussian")
 @pytest.mark.parametrize("off, low, high", [(0.0, 0.0, 1e-4), (0.3, 0.1, 10.0)])
 def test_gaussian_flow_is_balanced_in_all_its_parts(off, low, high):
     mean = torch.tensor([1.0, -0.5])
@@ -234,3 +237,85 @@ def test_gradient_of_tb_has_no_noise_at_the_optimum_and_the_path_wise_one_has():
     sampler.policy.zero_grad()
     gl.objectives.reverse_kl(sampler.rollout(t, 64, differentiable=True)).backward()
     assert max(p.grad.abs().max() for p in parameters) > 1e-2
+
+
+def some_path_laws(board, seed=5):
+    """log P_F of the eight paths for any pegs, log Q, and log w by its definition."""
+    log_pf = random_numbers(6, 2, seed=seed).log_softmax(1).flatten()[board.PATHS].sum(1)
+    log_r = torch.tensor([5.0, 1.0, 2.0, 8.0], dtype=F64).log()[board.END]
+    log_pb = board.P_B.log()[board.PATHS].sum(1)
+    return log_pf, log_r + log_pb - math.log(16), log_r + log_pb - log_pf
+
+
+@pytest.mark.equation("eq-03-logw")
+def test_the_mean_weight_of_any_pegs_is_z(board):
+    log_pf, _, log_w = some_path_laws(board)
+    assert (log_pf + log_w).exp().sum().item() == pytest.approx(16)
+    assert (log_pf - log_w).exp().sum().item() != pytest.approx(16, rel=0.1)
+    # and the chapter's residual of a whole path is log Z less this
+    log_edges = random_numbers(6, 2, seed=5).log_softmax(1).flatten()
+    a = board.imbalance(board.FLOW.log(), log_edges, board.P_B.log())
+    torch.testing.assert_close(a[:, 0] - a[:, -1], math.log(16) - log_w)
+
+
+@pytest.mark.equation("eq-03-bounds")
+def test_the_bounds_of_the_board_are_off_by_its_two_divergences(board):
+    log_pf, log_q, log_w = some_path_laws(board)
+    elbo, eubo = (log_pf.exp() * log_w).sum(), (log_q.exp() * log_w).sum()
+    reverse = (log_pf.exp() * (log_pf - log_q)).sum()
+    forward = (log_q.exp() * (log_q - log_pf)).sum()
+    torch.testing.assert_close(elbo, math.log(16) - reverse)
+    torch.testing.assert_close(eubo, math.log(16) + forward)
+    assert min(reverse, forward, abs(reverse - forward)) > 0.01  # not one for the other
+
+
+@pytest.mark.equation("eq-03-vargrad")
+def test_the_best_constant_is_the_mean_and_leaves_half_the_variance(board):
+    log_pf, _, log_w = some_path_laws(board)
+    law = log_pf.exp()
+
+    def loss(constant):
+        return (0.5 * law * (constant - log_w).square()).sum().item()
+
+    found = minimize_scalar(loss)
+    mean = (law * log_w).sum()
+    assert found.x == pytest.approx(mean.item(), abs=1e-6)
+    second = (law * log_w.square()).sum()
+    assert found.fun == pytest.approx(0.5 * (second - mean**2).item())
+    assert loss(math.log(16)) > 1.1 * found.fun  # log Z itself is not the best
+
+
+@pytest.mark.equation("eq-03-tb-gradient")
+@pytest.mark.parametrize("law", ["own", "uniform"])
+def test_gradient_of_tb_is_the_weighted_score(board, law):
+    """By finite differences of log P_F, path by path, in the place of automatic differentiation."""
+    logits, log_z, h = random_numbers(6, 2, seed=6), 1.5, 1e-5
+    own = logits.log_softmax(1).flatten()[board.PATHS].sum(1)
+    weights = own.exp() if law == "own" else torch.full((8,), 1 / 8, dtype=F64)
+    log_w = board.REWARD.log()[board.END] + board.P_B.log()[board.PATHS].sum(1) - own
+    steps = h * torch.eye(12, dtype=F64).view(12, 6, 2)
+
+    def score(step):
+        up, down = (
+            (logits + sign * step).log_softmax(1).flatten()[board.PATHS].sum(1) for sign in (1, -1)
+        )
+        return (up - down) / (2 * h)
+
+    expected = torch.stack([(weights * (log_z - log_w) * score(step)).sum() for step in steps])
+    given = None if law == "own" else weights
+    found = board.tb_gradient(logits.requires_grad_(), log_z, given).flatten()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-8)
+    assert (found + expected).abs().max() > 0.1  # the twin: the other sign
+
+
+@pytest.mark.equation("eq-03-split")
+@pytest.mark.parametrize("log_z", [-1.0, 0.3, 2.0])
+def test_tb_is_half_the_variance_and_half_the_square_of_the_distance_from_the_mean(log_z):
+    mean = torch.tensor([1.0, -0.5])
+    with torch.no_grad():
+        tr = gaussian_sampler(mean + 0.5, mean).rollout(gl.time_grid(8), 500)
+        tb = gl.objectives.tb(replace(tr, log_z=torch.tensor(log_z))).item()
+        w = tr.log_weight.double()
+    split = 0.5 * w.var(correction=0).item() + 0.5 * (log_z - w.mean().item()) ** 2
+    assert tb == pytest.approx(split, rel=1e-4)
+    assert tb != pytest.approx(split - 0.5 * w.var().item(), rel=1e-2)

@@ -31,7 +31,8 @@ def well(a):
     return math.exp(-(a**4) + 6 * a**2 + a / 2)
 
 
-def test_the_normaliser_is_a_product_of_integrals():  # eq-07-target, eq-07-logz
+@pytest.mark.equation("eq-07-target", "eq-07-logz")
+def test_the_normaliser_is_a_product_of_integrals():
     left, right = quad(well, -4, 0)[0], quad(well, 0, 4)[0]
     assert left / (left + right) == pytest.approx(MINOR, abs=1e-4)  # its grid ends at a cell
     for dim in (2, 32, 128):
@@ -56,8 +57,9 @@ def log_weights(drawn, shares, n, wells):
     return torch.from_numpy(log_w.sum(1))
 
 
+@pytest.mark.equation("eq-07-shares")
 @pytest.mark.parametrize("share", [0.05, 0.101, MINOR / 2, 0.2])
-def test_price_of_wrong_shares(chapter, share):  # eq-07-shares
+def test_price_of_wrong_shares(chapter, share):
     n, wells = 200_000, 16
     lower, upper, fraction = chapter.price_of_shares(share, MINOR, wells)
     generated = log_weights(share, share, n, wells)
@@ -73,7 +75,8 @@ def test_price_of_wrong_shares(chapter, share):  # eq-07-shares
     assert [value.item() for value in exact] == pytest.approx([0, 0, 1], abs=1e-12)
 
 
-def test_a_full_collapse(chapter):  # eq-07-collapse
+@pytest.mark.equation("eq-07-collapse")
+def test_a_full_collapse(chapter):
     lower, upper, _ = chapter.price_of_shares(0.0, MINOR, 16)
     assert (
         lower.item() == pytest.approx(-16 * math.log(1 - MINOR)) == pytest.approx(2.708, abs=1e-3)

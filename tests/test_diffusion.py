@@ -34,6 +34,7 @@ def noised_mixture(data, noising, k):
 # the noising
 
 
+@pytest.mark.equation("eq-02-step", "eq-02-marginal")
 @pytest.mark.parametrize("schedule", [*SCHEDULES, OWN])
 def test_marginal_is_what_single_steps_lead_to(schedule, generator):
     steps, n, x0 = 4, 200_000, 1.5
@@ -70,6 +71,7 @@ def test_schedules_are_the_published_ones():
     assert beta[0] == pytest.approx(1e-4, rel=0.15) and beta[-1] == pytest.approx(0.02, rel=0.02)
 
 
+@pytest.mark.equation("eq-02-kernels")
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_noising_is_the_destruction_of_the_variance_preserving_process(schedule):
     noising, process = Noising(50, schedule, SIGMA2), VariancePreserving(SIGMA2, schedule)
@@ -79,6 +81,7 @@ def test_noising_is_the_destruction_of_the_variance_preserving_process(schedule)
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.equation("eq-02-posterior")
 @pytest.mark.parametrize("k", [1, 2, 4])
 def test_posterior_is_bayes_rule_on_a_grid(k):
     noising = Noising(4, OWN, SIGMA2)
@@ -125,6 +128,7 @@ def test_one_level_for_all_is_that_level_for_each_row():
             torch.testing.assert_close(a.expand_as(b), b)
 
 
+@pytest.mark.equation("eq-02-x0", "eq-02-tweedie")
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("k", [2, 30, 100])
 def test_exact_prediction_is_the_score_of_the_noised_density(schedule, k):
@@ -155,6 +159,7 @@ def gaussian_flow(noising, x):
     return MEAN + STD / std * (x - share.sqrt() * MEAN)
 
 
+@pytest.mark.equation("eq-02-flow")
 @pytest.mark.parametrize(("method", "order"), [(ddim, 1), (heun, 2)])
 def test_flow_of_a_gaussian_is_followed_to_the_order_of_the_method(method, order):
     noising = Noising(256, "cosine", SIGMA2)
@@ -231,6 +236,7 @@ def test_random_samplers_give_a_gaussian_back(kind, sample, generator):
     assert errors[0] < 0.1 and errors[2] < 0.6 * errors[1] < 0.36 * errors[0] + 0.01
 
 
+@pytest.mark.equation("eq-02-ddim")
 def test_a_step_of_ddim_with_eta_1_draws_from_the_posterior(generator):
     noising, n = Noising(2, [0.8, 0.3], SIGMA2), 200_000
     x = torch.tensor([[0.4]]).expand(n, 1)
@@ -247,6 +253,7 @@ def test_a_step_of_ddim_with_eta_1_draws_from_the_posterior(generator):
     assert abs(states[1].std() / std - 1) < 4.5 / (2 * n) ** 0.5
 
 
+@pytest.mark.equation("eq-02-ddim")
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ddim_keeps_the_marginals_of_the_noising_where_the_noise_is_known(eta, generator):
     noising, n = Noising(3, [0.8, 0.5, 0.1], SIGMA2), 200_000
@@ -401,6 +408,7 @@ class Predicting(Policy):
         return (torch.stack(u),)
 
 
+@pytest.mark.equation("eq-02-simple")
 @pytest.mark.parametrize("predict", ["noise", "x0"])
 def test_the_exact_predictor_has_the_least_loss_and_it_is_known(predict):
     noising, n = Noising(10, "cosine", SIGMA2), 100_000
@@ -442,6 +450,7 @@ def test_dropout_withholds_that_share_of_the_labels(dropout, generator):
 # the network
 
 
+@pytest.mark.equation("eq-02-kernels", "eq-02-bridge")
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_step_of_the_samplers_kernel_is_the_ancestral_step(schedule):
     noising = Noising(10, schedule, SIGMA2)

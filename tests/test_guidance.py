@@ -32,6 +32,7 @@ def weights_of(sampler):
 # ---------------------------------------------------------------- guidance by an energy
 
 
+@pytest.mark.equation("eq-09-guidance")
 def test_guidance_adds_the_energys_gradient_to_the_score(generator):
     x, exact = torch.randn(50, 2, generator=generator), exact_predictor(PRIOR, NOISING)
     for k in (1, 20, 40):
@@ -121,6 +122,7 @@ def test_clipping_shortens_gradients_and_keeps_their_direction(generator):
     assert (cosine > 1 - 1e-5).all() and (longest > 3).any() and (longest < 3).any()
 
 
+@pytest.mark.equation("eq-09-cfg")
 def test_classifier_free_guidance_is_between_and_beyond_its_parts(generator):
     x = torch.randn(9, 2, generator=generator)
     one, other = (lambda x, k: x * k), (lambda x, k: x - k)
@@ -173,6 +175,7 @@ def gradient_of(sampler, data):
     ])  # fmt: skip
 
 
+@pytest.mark.equation("eq-09-joint")
 def test_the_joint_gradient_is_the_sum_of_its_parts():
     plain, (sampler, data) = gradient_of(joint()[0], None), joint(gfn=0.5)
     both, simple = gradient_of(sampler, data), gradient_of(joint()[0], joint(gfn=0.0)[1])
@@ -236,6 +239,7 @@ def test_at_the_start_the_log_weight_is_the_reward_whoever_draws(prior):
         torch.testing.assert_close(drawn.log_weight, -tilt(drawn.x[-1]), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.equation("eq-09-rtb")
 def test_relative_balance_leaves_the_prior_alone_and_its_samples_to_the_posterior(prior):
     before = weights_of(prior)
     sampler = RelativeSampler(prior, tilt)
@@ -271,6 +275,7 @@ def test_log_weights_are_constant_where_the_reward_is(prior):
 # ---------------------------------------------------------------- several objectives
 
 
+@pytest.mark.equation("eq-09-preference")
 def test_a_preference_weighs_the_energies(generator):
     parts = [gl.Gaussian([0.0, 1.0], 0.5), gl.gmm9, gl.targets.rings]
     target = Preference(parts)

@@ -1,12 +1,14 @@
-"""explore: a figure with sliders, live and with no kernel."""
+"""Figures with sliders and processes with a button, live and with no kernel."""
 
 import json
 import re
+import threading
 
 import matplotlib.pyplot as plt
 import pytest
+from matplotlib.figure import Figure
 
-from gfnlite.interactive import explore
+from gfnlite.interactive import explore, watch
 
 
 def line(slope=1, colour="blue"):
@@ -49,6 +51,7 @@ def test_in_jupyter_one_figure_is_drawn_at_a_time(monkeypatch):
     assert drawn == [1]
     box.children[0].value = 3
     assert drawn == [1, 3] and not plt.get_fignums()
+    assert 'alt="a line"' in box.children[1].value
 
 
 @pytest.mark.parametrize("axes, message", [
@@ -66,3 +69,78 @@ def test_a_page_stays_small(monkeypatch):
     monkeypatch.setattr("gfnlite.interactive.BYTES", 1000)
     with pytest.raises(ValueError, match="are more than the 1,000 of a page"):
         explore(line, "a line", slope=[1])
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """A process of four figures, whose steps can be held up, and what it has drawn."""
+    monkeypatch.delenv("GFNLITE_STATIC", raising=False)
+    drawn, gate = [], threading.Event()
+    gate.set()
+
+    def process(speed):
+        for step in range(4):
+            if step:
+                assert gate.wait(10)
+            drawn.append((speed, step))
+            figure = Figure((1, 1))
+            figure.subplots().set_title(f"step {step} of\n<{speed}>")
+            yield figure
+
+    process.drawn, process.gate = drawn, gate
+    return process
+
+
+def test_a_process_is_started_watched_and_begun_again(counted):
+    box = watch(counted, speed=["slow", "fast"])
+    slider, button, picture = box.children
+    assert counted.drawn == [("slow", 0)]
+    assert 'alt="step 0 of &lt;slow&gt;"' in picture.value
+    slider.value = "fast"
+    assert counted.drawn[1:] == [("fast", 0)]
+    button.click()
+    thread(box).join(10)
+    assert counted.drawn[1:] == [("fast", step) for step in range(4)]
+    assert "step 3" in picture.value and button.description == "Start"
+    button.click()  # all over again
+    thread(box).join(10)
+    assert counted.drawn[5:] == [("fast", step) for step in range(4)]
+
+
+def thread(box):
+    return box.children[1]._click_handlers.callbacks[0].__self__.thread
+
+
+def test_a_process_can_be_stopped_and_gone_on_with(counted):
+    box = watch(counted, speed=["slow"])
+    _, button, picture = box.children
+    counted.gate.clear()
+    button.click()
+    assert button.description == "Stop"
+    threading.Timer(0.2, counted.gate.set).start()
+    button.click()  # waits for the figure that is being made
+    assert counted.drawn == [("slow", 0), ("slow", 1)]
+    assert button.description == "Start" and "step 1" in picture.value
+    button.click()
+    thread(box).join(10)
+    assert counted.drawn == [("slow", step) for step in range(4)]
+
+
+def test_an_error_in_a_process_is_shown(counted):
+    def fails(speed):
+        yield Figure((1, 1))
+        raise ValueError("<no more>")
+
+    box = watch(fails, speed=[1])
+    box.children[1].click()
+    thread(box).join(10)
+    assert "ValueError: &lt;no more&gt;" in box.children[2].value
+
+
+def test_in_a_page_the_end_of_a_process_stands_for_it(counted, monkeypatch):
+    monkeypatch.setenv("GFNLITE_STATIC", "1")
+    page = watch(counted, speed=["slow", "<fast>"]).data
+    assert counted.drawn == [("slow", step) for step in range(4)]
+    assert "step 3" in page and "step 2" not in page and "speed: slow, &lt;fast&gt;" in page
+    with pytest.raises(ValueError, match="axes must be one or more"):
+        watch(counted)

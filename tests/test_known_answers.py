@@ -323,6 +323,7 @@ def slope(objective, sampler, tr, direction, eps=1e-5):
     return (values[0] - values[1]) / (2 * eps)
 
 
+@pytest.mark.equation("eq-03-losses", "eq-03-fl", "eq-conditional-tb", "eq-04-tb")
 @pytest.mark.parametrize("objective, process, kernel, conditional", list(cases()))
 def test_gradients_are_those_of_the_definition(objective, process, kernel, conditional):
     sampler, tr, loss, gradient = analytic(objective, process, kernel, conditional)
@@ -379,6 +380,7 @@ def test_the_limits_of_sub_trajectory_balance(kernel):
     assert abs(middle - few) > 0.1 * few and abs(middle - many) > 1e-3 * many
 
 
+@pytest.mark.equation("eq-imbalance")
 @pytest.mark.parametrize("lam", [0.5, 2.0])
 def test_sub_trajectory_balance_weighs_parts_by_their_length(lam):
     sampler = make("pinned", "variance", "subtb")

@@ -44,6 +44,7 @@ def log_weights():
     return untrained(SIGMA2, S2)
 
 
+@pytest.mark.equation("eq-bounds", "eq-03-bounds")
 def test_elbo_and_eubo_are_log_z_minus_and_plus_the_divergences(log_weights):
     forward, backward = log_weights
     tolerance = 4 * max(forward.std(), backward.std()).item() / math.sqrt(N)

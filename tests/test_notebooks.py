@@ -52,7 +52,8 @@ def too_wide(cells, columns=76):
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *BOOK], ids=lambda path: path.stem)
 def test_code_fits_its_column(path):
-    cells = jupytext.read(path).cells
+    # boxes of three colons would be taken for Pandoc's
+    cells = jupytext.read(path, fmt="md:markdown" if path.suffix == ".md" else None).cells
     assert too_wide(cells) == []
     code, text = "x" * 77, f"```python\n{'y' * 77}\n```\n{'z' * 90}"
     twins = nbformat.v4.new_code_cell(code), nbformat.v4.new_markdown_cell(text)

@@ -46,6 +46,7 @@ def both_ways(policy, process, target, t, n=2000, **noise):
     )
 
 
+@pytest.mark.equation("eq-03-gaussian")
 @pytest.mark.parametrize("exploration", [0.0, 3.0])
 @pytest.mark.parametrize("kind", GRIDS)
 def test_optimal_kernels_of_a_gaussian_give_constant_log_weights(kind, exploration, generator):
@@ -84,6 +85,7 @@ PARTS = {
 }
 
 
+@pytest.mark.equation("eq-log-weight", "eq-03-logw-rd")
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
 @every_process
 @pytest.mark.parametrize("kind", GRIDS)
@@ -151,6 +153,7 @@ def bridge_fits(sigma2, t, n=4000, d=3):
     return looks_standard_normal(z) and looks_standard_normal(step)
 
 
+@pytest.mark.equation("eq-kernels", "eq-01-destruction")
 @pytest.mark.parametrize("kind", GRIDS)
 def test_bridge_has_its_marginals_and_its_steps(kind, generator):
     t = gl.time_grid(12, kind, generator)

@@ -63,8 +63,9 @@ def mean_ratio(n, runs, **options):
     return ratios.mean().item(), ratios.std().item() / math.sqrt(runs)
 
 
+@pytest.mark.equation("eq-14-weight")
 @pytest.mark.parametrize("resample", [True, False], ids=["SMC", "AIS"])
-def test_the_estimate_of_z_is_nearly_unbiased(resample):  # eq-14-weight
+def test_the_estimate_of_z_is_nearly_unbiased(resample):
     # It would be so for a ladder fixed beforehand; one that adapts costs O(1 / n).
     for n, bias in ((64, 0.04), (512, 0.005)):
         mean, error = mean_ratio(n, 40, resample=resample)
@@ -72,7 +73,8 @@ def test_the_estimate_of_z_is_nearly_unbiased(resample):  # eq-14-weight
         assert abs(mean - 1) < bias + 4 * error
 
 
-def test_the_bridge_is_the_one_that_is_stated():  # eq-14-bridge
+@pytest.mark.equation("eq-14-bridge")
+def test_the_bridge_is_the_one_that_is_stated():
     x = 2 * torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     bridge, start = smc._Bridge(gl.gmm9, 3.0), torch.distributions.Normal(0, 3.0)
     for beta in (0.0, 0.3, 1.0):

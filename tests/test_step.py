@@ -59,6 +59,7 @@ def gradients(policy):
     return flat
 
 
+@pytest.mark.equation("eq-01-tb", "eq-two-phase")
 @pytest.mark.parametrize("objective", ["tb", "vargrad"])
 @pytest.mark.parametrize("target, sigma2, steps, exploration", CASES)
 def test_gradients_equal_the_sequential_loop(oracle, target, sigma2, steps, exploration, objective):

@@ -48,6 +48,7 @@ def by_hand(z, x, model):
     return (torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1) + log_p).float()
 
 
+@pytest.mark.equation("eq-vae-energy")
 def test_log_reward_is_prior_times_likelihood(small, images, generator):
     z = torch.randn(40, LATENT, generator=generator)
     target = VAEPosterior(small, images)
@@ -111,6 +112,7 @@ def test_an_untrained_sampler_in_the_encoders_coordinates_is_as_good_as_the_enco
         assert (abs(log_w.mean() - encoder.mean()) < error) == whitened
 
 
+@pytest.mark.equation("eq-vae-energy")
 def test_vae_energy_takes_samples_of_several_images(small, images, generator):
     z = torch.randn(7, 40, LATENT, generator=generator)
     energy = vae_energy(z, images, small.decode)
