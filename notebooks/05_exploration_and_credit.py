@@ -28,8 +28,8 @@
 # of the modes.
 #
 # **You need** [Twenty-five modes](04_25gmm), and the losses of [Trajectory balance,
-# derived](03_trajectory_balance). **Time**: 25 minutes to read; about 80 seconds to run on one CPU
-# core in the `quick` profile, some minutes in `full`.
+# derived](03_trajectory_balance). **Time**: 25 minutes to read; about a minute and a half to run on
+# one CPU core in the `quick` profile, some minutes in `full`.
 # :::
 
 # %%
@@ -61,7 +61,7 @@ gl.plots.style()
 warnings.filterwarnings("ignore", message="samples of")
 
 # %% tags=["parameters"]
-# smoke (seconds), quick (80 s on one core) or full (some minutes)
+# smoke (seconds), quick (a minute or two) or full (some minutes)
 profile: str = os.environ.get("GFNLITE_PROFILE", "quick")
 seed: int = 0  # of every random number in this chapter
 iterations: int | None = None  # training steps on 25GMM
@@ -995,7 +995,7 @@ root = next(
     for folder in (here, *here.parents)
     if (folder / "reproduce" / "published.json").exists()
 )
-SKIPPED = ("SMC", "GGNS", "DIS", "DDS")  # other methods, not our subject
+SKIPPED = ("DIS", "DDS")  # other processes, not our subject
 
 
 def full_size(task):
@@ -1007,7 +1007,8 @@ def full_size(task):
     lines[0] += " ESS | calls | seeds |"
     lines.append("|:---|---:|---:|---:|---:|---:|---:|")
     for row in made["rows"]:
-        if row["profile"] != "full" or row["method"] in SKIPPED:
+        ours = row["method"] in gl.METHODS  # trained, and not annealed
+        if row["profile"] != "full" or not ours or row["method"] in SKIPPED:
             continue
         if not row["seeds"]:
             cell = (row["paper"] or {}).get("delta_log_z")

@@ -259,15 +259,6 @@ def test_forward_looking_flow(generator):
     assert (found - log_r).abs().max() > 1.0  # the twin: the energy alone
 
 
-def labels():
-    return set(re.findall(r"\((eq-05-[\w-]+)\)", SOURCE.read_text()))
-
-
-def test_every_equation_has_its_test():
-    marked = set(re.findall(r'equation\("(eq-05-[\w-]+)"', Path(__file__).read_text()))
-    assert labels() == marked and len(marked) > 10
-
-
 def test_table_of_the_full_size_rows_is_that_of_the_results(monkeypatch):
     monkeypatch.chdir(SOURCE.parent)
     from collections import Counter
@@ -279,7 +270,7 @@ def test_table_of_the_full_size_rows_is_that_of_the_results(monkeypatch):
         made = json.loads((ROOT / f"reproduce/results/{task}.json").read_text())
         table = namespace["full_size"](task)
         full = [r for r in made["rows"] if r["profile"] == "full"]
-        full = [r for r in full if r["method"] not in namespace["SKIPPED"]]
+        full = [r for r in full if r["method"] in set(gl.METHODS) - set(namespace["SKIPPED"])]
         assert len(table.splitlines()) == 2 + len(full)
         for row in full:
             line = next(x for x in table.splitlines() if x.startswith(f"| {row['method']} |"))
@@ -310,21 +301,3 @@ def test_decisions_are_those_of_the_diagnosis():
     table = "\n".join(line for line in lines if line.startswith("# | "))
     for name in re.findall(r"`(\w+)(?:=[^`]*)?`", table):
         assert name in settings | {"rank"}, name
-
-
-def test_solutions_run_after_the_chapter(monkeypatch, tmp_path):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    monkeypatch.setenv("GFNLITE_PROFILE", "smoke")
-    monkeypatch.setenv("GFNLITE_STATIC", "1")
-    monkeypatch.chdir(SOURCE.parent)
-    namespace, solutions = {}, []
-    for cell in jupytext.read(SOURCE).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, namespace)
-        else:
-            solutions += re.findall(r"```python\n(.*?)```", cell.source, re.DOTALL)
-    assert len(solutions) == 5
-    for solution in solutions:
-        exec(solution, namespace)
