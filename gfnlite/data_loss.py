@@ -28,7 +28,7 @@ LEVELS = 16  # of noise in a batch; each of its data is seen at all of them
 
 
 class DataLoss:
-    """L_simple of a sampler's drift, from data: E |eps - eps_theta(x_k, k)|^2 over d, or of x_0.
+    """L_simple of a sampler's drift, from data: `E |eps - eps_theta(x_k, k)|^2 / d`, or of x_0.
 
     The weight that the noise at each k has is what makes it simple (arXiv:2006.11239, eq. 14):
     the log-likelihood of destroyed trajectories is the same sum with other weights.

@@ -86,9 +86,9 @@ def sinkhorn(x: Tensor, y: Tensor, reg: float | None = None) -> float:
 def mmd(x: Tensor, y: Tensor, bandwidth: float | None = None) -> float:
     """Unbiased estimate of the squared maximum mean discrepancy of two samples (n, d), (m, d).
 
-    mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j) for the kernel
-    k = exp(-|x - y|^2 / 2 h^2) (Gretton et al. 2012, JMLR 13). Its expectation is zero for equal
-    densities, so single values may be negative.
+    `mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)`, for the
+    kernel `k = exp(-|x - y|^2 / 2 h^2)` (Gretton et al. 2012, JMLR 13). Its expectation is
+    zero for equal densities, so single values may be negative.
 
     Args:
         x: samples (n, d), n at least 2.

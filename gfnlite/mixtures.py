@@ -57,9 +57,9 @@ class Gaussian(ClosedForm):
 class GMM(ClosedForm):
     """Mixture sum_k w_k N(x; m_k, s_k^2 I) of K Gaussians, normalised: log Z = 0.
 
-    With |x - m|^2 = |x|^2 - 2 m.x + |m|^2 one matrix product serves all modes, unless they are so
-    narrow or so far out that float32 would lose too many digits of the difference. `mode_mass` is
-    w, to which the mass nearest each mean is equal only as far as the modes do not overlap.
+    With `|x - m|^2 = |x|^2 - 2 m.x + |m|^2` one matrix product serves all modes, unless they are
+    so narrow or so far out that float32 would lose too many digits of the difference. `mode_mass`
+    is w, to which the mass nearest each mean is equal only as far as the modes do not overlap.
 
     Args:
         means: m, (K, d).
@@ -154,7 +154,7 @@ class Rings(ClosedForm):
     """Concentric rings in the plane: circles blurred by Gaussian noise, normalised, log Z = 0.
 
     A point on a circle of radius a plus N(0, s^2 I) has the density
-    exp(-(r - a)^2 / 2 s^2) e^{-u} I_0(u) / 2 pi s^2 with r = |x| and u = r a / s^2. The mass of a
+    exp(-(r - a)^2 / 2 s^2) e^{-u} I_0(u) / 2 pi s^2 with `r = |x|` and u = r a / s^2. The mass of a
     ring is proportional to its radius, so that all are equally dense; `mode_mass` is exact as far
     as the rings do not overlap.
 

@@ -76,10 +76,14 @@ def suggest_scale(
     Sequential Monte Carlo (Del Moral et al. 2006, Sequential Monte Carlo samplers) goes from
     N(0, s^2 I) to the target by MALA moves, for s from 0.1 to 100. The runs are pooled by their
     estimates of the normaliser, so that those that miss much of the mass count little. Then
-        sigma2 = mean over coordinates of (E[x_i^2] / E[score_i^2])^(1/2):
-    the geometric mean of the width of the whole, E[x_i^2], and of the finest structure,
-    1 / E[score_i^2]; for N(0, s^2 I) both are s^2, the exact optimum. And
-        exploration = max(0, max_i E[x_i^2] / 2 - sigma2),
+
+    `sigma2 = mean over coordinates of (E[x_i^2] / E[score_i^2])^(1/2)`,
+
+    the geometric mean of the width of the whole, `E[x_i^2]`, and of the finest structure,
+    `1 / E[score_i^2]`; for N(0, s^2 I) both are s^2, the exact optimum. And
+
+    `exploration = max(0, max_i E[x_i^2] / 2 - sigma2)`,
+
     a rule of thumb that meets the best settings known for 9GMM, 25GMM and Manywell. Heavy
     tails, such as the funnel's, are measured roughly.
 

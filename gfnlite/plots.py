@@ -32,7 +32,7 @@ def style() -> None:
             "figure.facecolor": "white",
             "savefig.facecolor": "white",
             "figure.constrained_layout.use": True,
-            "figure.dpi": 110,
+            "figure.dpi": 150,  # twice what a page shows: sharp on every screen
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.titlesize": 11,

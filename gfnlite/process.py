@@ -169,7 +169,7 @@ def log_ratio(moved: Tensor, h: Tensor, sigma2: float, u: Tensor, s: Tensor | No
     """log N(moved; h u, sigma^2 h e^s) - log N(moved; 0, sigma^2 h): (n, B).
 
     `moved` (n, B, d) is x' - a x, or x - b x' for P_B with g in the place of h (n,). Without s
-    this is Girsanov's (u . moved - h |u|^2 / 2) / sigma^2.
+    this is Girsanov's `(u . moved - h |u|^2 / 2) / sigma^2`.
     """
     h = h[:, None, None]
     if s is None:

@@ -31,14 +31,15 @@ class ReplayBatch:
 
 
 class ReplayBuffer:
-    """First-in first-out memory of samples, drawn with probabilities proportional to
+    """First-in first-out memory of samples, drawn with probabilities proportional to one of these.
 
     - "uniform": 1;
     - "rank": 1 / (rank_weight N + rank), the best of the N rewards having rank 0 (Tripp et al.,
       arXiv:2006.09191; Sendera et al., arXiv:2402.05098);
     - "reward": R^(1 / tau);
-    - "weight": w^(1 / tau), importance-weighted replay (cf. arXiv:2510.11711);
-    where tau >= 1 is the least with an effective sample size of at least temper_ess N.
+    - "weight": w^(1 / tau), importance-weighted replay (cf. arXiv:2510.11711).
+
+    Here tau >= 1 is the least with an effective sample size of at least temper_ess N.
 
     Args:
         capacity: most samples held; the oldest make room.

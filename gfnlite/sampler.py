@@ -78,7 +78,7 @@ class GFNDiffusion:
 
     @property
     def log_z(self) -> Tensor | Callable[[Tensor], Tensor]:
-        """log Z_theta: a number (), or a function of the condition (B, c) -> (B,)."""
+        """log Z_theta, a number () or a function of the condition (B, c) -> (B,)."""
         return self.policy.log_z if self.target.condition_dim else self.policy.log_z()[0]
 
     @property
@@ -89,7 +89,7 @@ class GFNDiffusion:
 
     @property
     def replayed(self) -> ReplayBuffer:
-        """The buffer that training replays from: what a search found, if there is one."""
+        """The buffer that training replays from, that of a search if there is one."""
         return self.buffers.get("search", self.buffers.get("policy"))
 
     def fit(

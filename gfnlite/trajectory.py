@@ -84,7 +84,7 @@ class Trajectory:
 
     @property
     def ratio_flow(self) -> Tensor:
-        """log F over the reference's density at all times (T + 1, B): log Z_theta, ..., log R."""
+        """log F over the reference's density at all times (T + 1, B), from log Z_theta to log R."""
         if self.flow is None:
             raise ValueError("this objective needs a state flow: objective='db' or 'subtb'")
         return torch.cat((self.log_z[None], self.flow, self.log_terminal[None]))
@@ -97,7 +97,7 @@ class Trajectory:
 
     @property
     def log_pb(self) -> Tensor:
-        """log P_B of each transition (T, B); the first of a pinned process is certain: 0."""
+        """log P_B of each transition (T, B); 0 for the first of a pinned process, which is certain."""
         first = int(self.process.pinned)
         moved = self.x[first:-1] - self.steps.b[first:, None, None] * self.x[first + 1 :]
         inner = _log_normal(moved, self.process.sigma2 * self.steps.g[first:])
@@ -105,7 +105,7 @@ class Trajectory:
 
     @property
     def log_p0(self) -> Tensor:
-        """Log-density of the start (B,): 0 when it is pinned."""
+        """Log-density of the start (B,), which is 0 when it is pinned."""
         return self.process.log_marginal(self.x[:1], self.t[:1])[0]
 
     @property

@@ -19,6 +19,11 @@
 # fits a number $\log Z_\theta$, but with the fixed noise used here it ends at a lower bound of
 # $\log Z$, the ELBO; for $\log Z$ itself we shall use importance sampling.
 #
+# ![Samples on twenty-five contour circles, and a bar chart of the share of each.](../reproduce/results/25gmm.png)
+#
+# *Where this leads: a sampler that finds all modes of an energy, each with its share, made
+# [three chapters on](04_25gmm) by the method of this page.*
+#
 # :::{admonition} At a glance
 # **You will** write the whole method with nothing but PyTorch: a generation process, a destruction
 # process, one loss; train it on nine separated Gaussians and check it against the known $Z$.

@@ -24,6 +24,17 @@
 # than a minute to run.
 # :::
 
+# %% tags=["remove-cell"]
+# Where the package is not installed, as on Colab: fetch the book, install.
+import importlib.util
+import os
+
+if importlib.util.find_spec("gfnlite") is None:
+    book = "gfn-diffusion-samplers"
+    os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
+    os.system(f"pip install -q './{book}/gfnlite[all]'")
+    os.chdir(f"{book}/notebooks")
+
 # %% tags=["hide-input", "helpers"]
 import base64
 import json
@@ -54,6 +65,8 @@ TITLES = {
     "25gmm": "Twenty-five Gaussians",
     "9gmm": "Nine Gaussians",
     "manywell32": "Manywell, d = 32",
+    "manywell64": "Manywell, d = 64",
+    "manywell128": "Manywell, d = 128",
     "funnel": "Funnel, d = 10",
     "easy_funnel": "Funnel of variance 1, d = 10",
     "lgcp": "Log-Gaussian Cox process, d = 1600",

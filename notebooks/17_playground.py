@@ -31,6 +31,17 @@
 # **Stop** holds. With the keyboard: Tab to a slider, arrow keys to move it, Tab to the button,
 # space to press it.
 
+# %% tags=["remove-cell"]
+# Where the package is not installed, as on Colab: fetch the book, install.
+import importlib.util
+import os
+
+if importlib.util.find_spec("gfnlite") is None:
+    book = "gfn-diffusion-samplers"
+    os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
+    os.system(f"pip install -q './{book}/gfnlite[all]'")
+    os.chdir(f"{book}/notebooks")
+
 # %%
 import math
 import os
@@ -163,7 +174,7 @@ gl.watch(
     drawing,
     wells=[5, 1, 2, 3, 4, 6, 8],
     radius=[4.0, 2.0, 3.0, 5.0, 6.0],
-    width=[0.5, 0.3, 0.8, 1.2],
+    width=[0.5, 0.8, 1.2, 0.3],
     deeper=[0.0, 1.0, 2.0, 3.0],
     ring=[-3.0, -9.0, -1.0, 1.0],
 )
@@ -248,7 +259,7 @@ gl.watch(
 # about it?
 #
 # :::{dropdown} Solution
-# Narrow wells far from each other, such as `width` 0.3 at `radius` 6: the ways to two neighbours part
+# Narrow wells far from each other, the last `width` at the last `radius`: the ways to two neighbours part
 # late, and a step of fixed variance cannot follow. Learning the variance helps:
 # ```python
 # energy = drawn_energy(8, 6.0, 0.3, 0.0, -9.0)

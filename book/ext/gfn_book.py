@@ -7,12 +7,16 @@ import os
 import shutil
 from pathlib import Path
 
+from docutils import nodes
+from PIL import Image
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.unsrt import Style
 from pybtex.style.labels import BaseLabelStyle
 from result_role import Result
 from sphinx.errors import ConfigError
+from versions import Versions
 
+WIDE = 1.6  # of a figure, over its height
 PROFILES = ("smoke", "quick", "full")
 # A page shows what these say; the cache of executed notebooks itself looks at their cells only.
 SHOWN = (
@@ -65,6 +69,16 @@ class AuthorYearStyle(Style):
     default_sorting_style = "author_year_title"
 
 
+def mark_wide_images(app, doctree, docname):
+    """A figure of several panels is too small on a phone: there it scrolls (see book.css)."""
+    for image in doctree.findall(nodes.image):
+        path = Path(app.srcdir) / image["uri"]
+        if path.suffix == ".png" and path.exists():
+            width, height = Image.open(path).size
+            if width > WIDE * height:
+                image["classes"].append("wide")
+
+
 def drop_repeated_scripts(app, pagename, templatename, context, doctree):
     """Sphinx 7 emits the theme's inline script twice, which a browser reports as an error."""
     seen = set()
@@ -80,7 +94,9 @@ def drop_repeated_scripts(app, pagename, templatename, context, doctree):
 def setup(app):
     """Register all with Sphinx."""
     app.add_role("result", Result())
+    app.add_directive("versions", Versions)
     register_plugin("pybtex.style.formatting", "author_year", AuthorYearStyle)
     app.connect("config-inited", configure, priority=100)
+    app.connect("doctree-resolved", mark_wide_images)
     app.connect("html-page-context", drop_repeated_scripts, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
