@@ -111,7 +111,7 @@ generator = torch.Generator().manual_seed(seed)
 
 # %% tags=["samplers"]
 class Blind(gl.Target):
-    """A target where the nearest mode is one of `seen`, and nothing else."""
+    """A target where the nearest mode is one of `seen`, else nothing."""
 
     def __init__(self, target, seen):
         self.target, self.seen, self.dim = target, seen, target.dim
@@ -214,15 +214,20 @@ def alarms(values, control):
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-06-metric-by-disease", "caption": "How often each metric rings for each disease: the share of evaluations in which it is worse than 95% of the control's. Rows are grouped by what one must know to compute them. A white cell is a blind spot."}, "image": {"alt": "Table of coloured cells, ten metrics by seven built samplers, with a percentage in each. Effective sample size and the gap of the weighted estimate are at zero in the column of missing modes, where the rows that need log Z, exact samples or the modes are at one hundred."}}
 drawn = {
-    name: pd.DataFrame([
-        judge(q, n, generator)
-        for _ in range(3 * repeats if name == "control" else repeats)
-    ])
+    name: pd.DataFrame(
+        [
+            judge(q, n, generator)
+            for _ in range(3 * repeats if name == "control" else repeats)
+        ]
+    )
     for name, q in SAMPLERS.items()
 }
-rings = pd.DataFrame({
-    name: alarms(values, drawn["control"]) for name, values in drawn.items()
-})
+rings = pd.DataFrame(
+    {
+        name: alarms(values, drawn["control"])
+        for name, values in drawn.items()
+    }
+)
 figure, ax = plt.subplots(figsize=(6.6, 5.6))
 style = {"annot": True, "fmt": ".0%", "cbar": False, "linewidths": 1}
 style["annot_kws"] = {"fontsize": 11}
@@ -237,8 +242,8 @@ for row in range(1, len(needs)):
 silent = rings["missing modes"][[k for k in NEEDS if NEEDS[k] == "nothing"]]
 others = rings["missing modes"].drop(silent.index)
 ax.set_title(
-    f"Missing modes: what needs no truth rings in {silent.max():.0%} of cases,"
-    f"\nwhat knows some of it in {others.min():.0%} or more",
+    f"Missing modes: what needs no truth rings in {silent.max():.0%}\n"
+    f"of cases, what knows some of it in {others.min():.0%} or more",
     pad=12,
     x=0.35,
 )
@@ -399,9 +404,7 @@ for name, colour, marker in (
         for k in sizes
     ]
     ends[name] = bounds[-1]
-    ax.errorbar(
-        sizes, bounds, errors, fmt=marker, color=colour, label=name
-    )
+    ax.errorbar(sizes, bounds, errors, fmt=marker, color=colour, label=name)
 k = torch.logspace(0, 3, 50, dtype=torch.float64)
 wide = exact["too wide"]["ESS"]
 ax.plot(k, -(1 / wide - 1) / (2 * k), color=BLUE, label="delta method")
@@ -569,17 +572,18 @@ ax.set_title(f"{len(seen)} of 6 leave the floor")
 sizes = [k for k in (30, 60, 120, 250, 500) if k <= max(n, 120)]
 means, spreads = [], []
 for size in sizes:
-    values = torch.tensor([
-        gl.w2(
-            target.sample(size, generator), target.sample(size, generator)
-        )
-        for _ in range(max(4, repeats))
-    ])
+    values = torch.tensor(
+        [
+            gl.w2(
+                target.sample(size, generator),
+                target.sample(size, generator),
+            )
+            for _ in range(max(4, repeats))
+        ]
+    )
     means.append(values.mean())
     spreads.append(values.std())
-right.errorbar(
-    sizes, means, spreads, fmt="o", color=BLUE, label="measured"
-)
+right.errorbar(sizes, means, spreads, fmt="o", color=BLUE, label="measured")
 m = torch.tensor(sizes, dtype=torch.float64)
 moved = 25 / 2 * (4 * 0.04 * 0.96 / (math.pi * m)).sqrt()
 right.plot(m, (25 * moved).sqrt(), color=ORANGE, label="counts alone")
@@ -944,7 +948,10 @@ starts = {
     "a wide Gaussian": 7 * torch.randn(300, 2, generator=generator),
     "AIS, by weight": ais.draw(300, generator),
 }
-lines = ["| chains start from | EUBO | modes they visit | ", "|:---|---:|---:|"]
+lines = [
+    "| chains start from | EUBO | modes they visit | ",
+    "|:---|---:|---:|",
+]
 uppers = {}
 for name, start in starts.items():
     chain = gl.mala(spoiled.target, start, generator=generator, **long)

@@ -40,7 +40,7 @@ def draw():
 
 @pytest.mark.equation("eq-06-reversal")
 def test_reversed_destruction_weighs_its_end_alone():
-    """Pinned Brownian motion destroyed from N(m, s^2), and its reversal by Gaussian conditioning."""
+    """Pinned Brownian motion destroyed from N(m, s^2), reversed by Gaussian conditioning."""
     m, s2, sigma2 = 0.7, 0.4, 1.5
     t = [0.25, 0.5, 0.8, 1.0]
     rng = np.random.default_rng(0)
@@ -124,7 +124,7 @@ def test_bias_of_the_importance_weighted_estimate(draw):
 @pytest.mark.equation("eq-06-ksample")
 def test_ladder_rises_from_the_elbo_to_the_mass_that_is_reached(chapter, draw):
     log_w = weights(2.0, 2**18, draw)
-    ladder = [importance_bound(log_w, k).item() for k in (1, 2, 3 * 2**0, 4, 16, 256) if k != 3]
+    ladder = [importance_bound(log_w, k).item() for k in (1, 2, 4, 16, 256)]
     assert ladder[0] == pytest.approx(gl.elbo(log_w))
     assert all(a < b for a, b in itertools.pairwise(ladder))
     assert ladder[-1] == pytest.approx(0, abs=0.005)
@@ -184,8 +184,7 @@ def test_both_sides_see_one_fraction_where_the_sampler_covers(draw):
 def test_distances_are_their_formulas(draw):
     x, y = torch.randn(2, 6, 2, generator=draw, dtype=F64)
     plans = [
-        ((x - y[list(plan)]) ** 2).sum(1).mean().item()
-        for plan in itertools.permutations(range(6))
+        ((x - y[list(plan)]) ** 2).sum(1).mean().item() for plan in itertools.permutations(range(6))
     ]
     assert gl.w2(x, y) == pytest.approx(math.sqrt(min(plans)))
     assert gl.w2(x, y) < math.sqrt(plans[0])
@@ -222,6 +221,9 @@ def test_shares_of_a_right_sampler(draw):
     statistic = (n * (counts / n - m).square() / m).sum(1)
     np.testing.assert_allclose(statistic, stats.chisquare(counts.T).statistic)
     assert stats.kstest(statistic, stats.chi2(24).cdf).pvalue > 0.01
+    many = np.random.default_rng(0).multinomial(n, np.full(25, m), 4000)  # cheaper, for the twin
+    statistic = (n * (many / n - m) ** 2 / m).sum(1)
+    assert stats.kstest(statistic, stats.chi2(24).cdf).pvalue > 0.01
     assert stats.kstest(statistic, stats.chi2(25).cdf).pvalue < 0.01  # the twin
 
 
@@ -239,7 +241,7 @@ def test_ranks_of_a_right_posterior_are_uniform(chapter, draw):
 def test_interval_over_seeds_and_the_two_variances(chapter, draw):
     values = [1.0, 2.0, 4.0]
     by_hand = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / math.sqrt(3)
-    assert half_width(values) == pytest.approx(by_hand)
+    assert half_width(values) == pytest.approx(by_hand, rel=1e-4)
     assert half_width(values) != pytest.approx(1.96 * np.std(values, ddof=1) / math.sqrt(3))
     normal = torch.randn(2000, 5, generator=draw, dtype=F64)
     held = np.mean([abs(sum(row) / 5) <= half_width(row) for row in normal.tolist()])
@@ -264,7 +266,7 @@ def test_best_elbo_of_one_step(m, s2, sigma2):
         return stats.norm.logpdf(x, m, math.sqrt(s2))
 
     gap = 0.5 * (sigma2 / s2 - 1 - math.log(sigma2 / s2))
-    assert -best_elbo(log_r, 1, sigma2, 9.0, 0.005) == pytest.approx(gap, abs=1e-3)
+    assert -best_elbo(log_r, 1, sigma2, 16.0, 0.005) == pytest.approx(gap, abs=1e-3)
     if s2 == sigma2:  # the reference's own width: nothing is lost, in any number of steps
         assert best_elbo(log_r, 4, sigma2, 9.0, 0.005) == pytest.approx(0, abs=1e-3)
 
