@@ -241,9 +241,11 @@ for row in range(1, len(needs)):
         ax.axhline(row, color="black", linewidth=1.5)
 silent = rings["missing modes"][[k for k in NEEDS if NEEDS[k] == "nothing"]]
 others = rings["missing modes"].drop(silent.index)
+least, most = others.min(), others.max()
+words = f"{most:.0%}" if least == most else f"{least:.0%} to {most:.0%}"
 ax.set_title(
     f"Missing modes: what needs no truth rings in {silent.max():.0%}\n"
-    f"of cases, what knows some of it in {others.min():.0%} or more",
+    f"of evaluations, what knows some of it in {words}",
     pad=12,
     x=0.35,
 )
@@ -439,10 +441,10 @@ plt.show()
 # Then on every sample
 #
 # $$
-# \log w = \log Z + \log p(A), \quad
-# \text{ESS} = 1, \quad
-# \text{ELBO} = \widehat{\log Z}_n = \log Z + \log p(A), \quad
-# \text{EUBO} = \infty .
+# \begin{gathered}
+# \log w = \text{ELBO} = \widehat{\log Z}_n = \log Z + \log p(A), \\
+# \text{ESS} = 1, \qquad \text{EUBO} = \infty .
+# \end{gathered}
 # $$ (eq-06-blind)
 # :::
 #
@@ -475,9 +477,12 @@ display(
 # variance $v s^2$, in each dimension
 #
 # $$
-# \text{ESS} = \frac{\sqrt{2 v - 1}}{v} \quad\text{for } v > \tfrac12,
-# \qquad \text{ESS} = 0 \quad\text{for } v \le \tfrac12 ,
+# \text{ESS} = \sqrt{2 v - 1} \,/\, v \ \text{ for } v > \tfrac12,
+# \qquad \text{ESS} = 0 \ \text{ for } v \le \tfrac12 ,
 # $$ (eq-06-width)
+#
+# because a sampler with less than half the variance meets its largest weights so rarely that their
+# square has no mean.
 #
 # :::{dropdown} Derivation
 # With $Z = 1$, $\mathbb E_q[w^2] = \int p^2/q = \sqrt{v}\, (2\pi s^2)^{-1/2} \int
@@ -485,8 +490,7 @@ display(
 # equal to $\sqrt{\pi s^2 / (1 - 1/(2v))}$. Together, $\mathbb E_q[w^2] = v / \sqrt{2v - 1}$.
 # :::
 #
-# because a sampler with less than half the variance meets its largest weights so rarely that their
-# square has no mean. Our sampler that is *too narrow* has $v = 0.4$: its effective sample size is
+# Our sampler that is *too narrow* has $v = 0.4$: its effective sample size is
 # exactly zero. What does an estimate from $n$ samples say?
 
 # %% mystnb={"figure": {"name": "fig-06-narrow", "caption": "Estimated effective sample size of the sampler that is too narrow, from n samples (20 repetitions: median, and band from 10% to 90%). The exact value is zero. The estimate cannot know weights that it has not met."}, "image": {"alt": "A curve with a band falls slowly as the number of samples grows on a logarithmic axis, far above the dashed line at zero."}}
@@ -619,9 +623,10 @@ plt.show()
 # of $n$ samples that are nearest to it, a right sampler has
 #
 # $$
-# \hat p_k = m_k \pm 1.96 \sqrt{\tfrac{m_k (1 - m_k)}{n}}
-# \ \text{ in 95\% of cases,} \qquad
+# \begin{gathered}
+# \hat p_k = m_k \pm 1.96 \sqrt{\tfrac{m_k (1 - m_k)}{n}} \ \text{ in 95\% of cases,} \\
 # X^2 = n \sum_{k=1}^K \frac{(\hat p_k - m_k)^2}{m_k} \sim \chi^2_{K-1}
+# \end{gathered}
 # $$ (eq-06-chi2)
 #
 # approximately. One interval is for one mode: of 25 right modes about one lies outside, so that the
@@ -783,10 +788,11 @@ plt.show()
 # values,
 #
 # $$
-# \bar v \pm t_{0.975,\, S-1}\, \frac{s}{\sqrt S} ,
-# \qquad
+# \begin{gathered}
+# \bar v \pm t_{0.975,\, S-1}\, \frac{s}{\sqrt S} , \\
 # \operatorname{Var}[\bar v] = \frac1S \Big( \operatorname{Var}_{\text{seeds}}
 #  + \frac{\operatorname{Var}_{\text{samples}}}{n} \Big) .
+# \end{gathered}
 # $$ (eq-06-interval)
 #
 # The spread between seeds includes that between samples, not the other way round. An interval over
