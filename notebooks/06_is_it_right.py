@@ -105,7 +105,7 @@ generator = torch.Generator().manual_seed(seed)
 # So a sampler that has been trained perfectly, but *towards the wrong density* $q$, needs no
 # network: draw $x$ from $q$, and its log-weight is $\log R(x) - \log q(x)$. The target is the
 # mixture of 25 Gaussians of [Twenty-five modes](04_25gmm), for which $\log Z = 0$. Here are its
-# seven impostors. The last one is a **control**: no trained sampler is exact, and a tenth too much
+# seven impostors. The first one is a **control**: no trained sampler is exact, and a tenth too much
 # variance in each mode is an error that anybody would accept.
 
 
@@ -228,7 +228,7 @@ rings = pd.DataFrame(
         for name, values in drawn.items()
     }
 )
-figure, ax = plt.subplots(figsize=(6.6, 5.6))
+figure, ax = plt.subplots(figsize=(7, 5.6))
 style = {"annot": True, "fmt": ".0%", "cbar": False, "linewidths": 1}
 style["annot_kws"] = {"fontsize": 11}
 sns.heatmap(rings, vmin=0, vmax=1, cmap="Blues", ax=ax, **style)
@@ -239,6 +239,10 @@ needs = list(NEEDS.values())
 for row in range(1, len(needs)):
     if needs[row] != needs[row - 1]:
         ax.axhline(row, color="black", linewidth=1.5)
+for need in dict.fromkeys(needs):
+    middle = needs.index(need) + needs.count(need) / 2
+    words = {"nothing": "needs\nnothing"}.get(need, need.replace(" ", "\n"))
+    ax.text(7.1, middle, words, va="center", fontsize=9, style="italic")
 silent = rings["missing modes"][[k for k in NEEDS if NEEDS[k] == "nothing"]]
 others = rings["missing modes"].drop(silent.index)
 least, most = others.min(), others.max()
@@ -253,12 +257,13 @@ plt.show()
 
 # %% tags=["hide-input"]
 middle = pd.DataFrame({name: v.median() for name, v in drawn.items()})
-lines = ["| metric | needs | " + " | ".join(middle) + " |"]
-lines.append("|:---|:---|" + "---:|" * middle.shape[1])
+lines = ["| metric | " + " | ".join(middle) + " |"]
+lines.append("|:---|" + "---:|" * middle.shape[1])
 for name, row in middle.iterrows():
-    form = ".0%" if "ESS" in name else ".3g"
+    form = ".0%" if "ESS" in name else ".2g"
+    form = ".0f" if NEEDS[name] == "the modes" else form
     cells = " | ".join(f"{value:{form}}" for value in row)
-    lines.append(f"| {name} | {NEEDS[name]} | {cells} |")
+    lines.append(f"| {name} | {cells} |")
 display(Markdown("\n".join(lines)))
 
 # %% [markdown]
@@ -288,8 +293,11 @@ display(Markdown("\n".join(lines)))
 # With $q$ for the density of generated samples and $p = R/Z$,
 #
 # $$
-# \mathrm{KL}(P_F \,\|\, P^*) = \mathrm{KL}(q \,\|\, p) + \mathbb E_{x \sim q}
-#   \big[ \mathrm{KL}\big(P_F(\cdot \mid x) \,\|\, P_B(\cdot \mid x)\big) \big] ,
+# \begin{aligned}
+# \mathrm{KL}(P_F \,\|\, P^*) ={} & \mathrm{KL}(q \,\|\, p) \\
+#   & + \mathbb E_{x \sim q} \big[ \mathrm{KL}\big(P_F(\cdot \mid x)
+#     \,\|\, P_B(\cdot \mid x)\big) \big] ,
+# \end{aligned}
 # $$ (eq-06-chain)
 #
 # and the same with the two sides exchanged.
@@ -373,8 +381,10 @@ display(Markdown("\n".join(lines)))
 # In between ELBO and $\log Z$ there is a ladder, the **K-sample bounds** {cite:p}`burda2016iwae`:
 #
 # $$
-# L_K = \mathbb E\Big[ \log \tfrac1K \sum_{b=1}^K w_b \Big] ,
-# \qquad \text{ELBO} = L_1 \le L_K \le L_{K+1} \le \log \mathbb E_{P_F}[w] .
+# \begin{gathered}
+# L_K = \mathbb E\Big[ \log \tfrac1K \sum_{b=1}^K w_b \Big] , \\
+# \text{ELBO} = L_1 \le L_K \le L_{K+1} \le \log \mathbb E_{P_F}[w] .
+# \end{gathered}
 # $$ (eq-06-ksample)
 #
 # :::{dropdown} Proof
@@ -606,9 +616,11 @@ plt.show()
 # e^{-|x - y|^2 / 2h^2}$ with $h$ the median distance {cite:p}`gretton2012`:
 #
 # $$
-# \widehat{\text{MMD}}{}^2 =
-#   \tfrac{1}{n(n-1)} \sum_{i \ne j} \big( k(x_i, x_j) + k(y_i, y_j) \big)
-#   - \tfrac{2}{n^2} \sum_{i, j} k(x_i, y_j) .
+# \begin{aligned}
+# \widehat{\text{MMD}}{}^2 ={} &
+#   \tfrac{1}{n(n-1)} \sum_{i \ne j} \big( k(x_i, x_j) + k(y_i, y_j) \big) \\
+#   & - \tfrac{2}{n^2} \sum_{i, j} k(x_i, y_j) .
+# \end{aligned}
 # $$ (eq-06-mmd)
 #
 # Left out terms $i = j$ make it unbiased: for a perfect sampler its mean is zero, single values may
@@ -624,7 +636,7 @@ plt.show()
 #
 # $$
 # \begin{gathered}
-# \hat p_k = m_k \pm 1.96 \sqrt{\tfrac{m_k (1 - m_k)}{n}} \ \text{ in 95\% of cases,} \\
+# \hat p_k = m_k \pm 1.96 \sqrt{\tfrac{m_k (1 - m_k)}{n}} \ \text{ in 19 of 20 cases,} \\
 # X^2 = n \sum_{k=1}^K \frac{(\hat p_k - m_k)^2}{m_k} \sim \chi^2_{K-1}
 # \end{gathered}
 # $$ (eq-06-chi2)
@@ -844,9 +856,12 @@ display(Markdown("\n".join(lines)))
 # $u\,\Delta t$ costs $u^2 \Delta t / 2\sigma^2$, as {eq}`eq-telescoped` says:
 #
 # $$
-# V_i(x) = \max_u \; \mathbb E_\varepsilon\big[ V_{i+1}(x + u \Delta t + \sigma \sqrt{\Delta t}\,
-# \varepsilon) \big] - \frac{u^2 \Delta t}{2 \sigma^2},
-# \qquad V_T = \log \frac{R}{\mathcal N(0, \sigma^2)} ,
+# \begin{aligned}
+# V_T(x) &= \log R(x) - \log \mathcal N(x; 0, \sigma^2), \\
+# V_i(x) &= \max_u \; \mathbb E_\varepsilon\big[
+#   V_{i+1}(x + u \Delta t + \sigma \sqrt{\Delta t}\, \varepsilon) \big]
+#   - \frac{u^2 \Delta t}{2 \sigma^2} ,
+# \end{aligned}
 # $$ (eq-06-best)
 #
 # and the best ELBO is $V_0(0)$: dynamic programming, in `gfnlite.floor`.

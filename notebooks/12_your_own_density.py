@@ -39,6 +39,7 @@
 import math
 import os
 import tempfile
+import textwrap
 from functools import partial
 from pathlib import Path
 
@@ -462,8 +463,9 @@ with tempfile.TemporaryDirectory() as folder:
     try:
         gl.GFNDiffusion.load(path, lambda z: whitened(z) + z[:, 0] ** 2)
     except ValueError as error:
-        print(f"ValueError: {error}".replace(str(folder), "…")[:200])
-print(again)
+        said = f"ValueError: {error}".replace(str(folder), "…")
+        print(textwrap.fill(said, 70))
+print(f"loaded: {again.target.name}, {again.iteration} iterations")
 
 # %% [markdown]
 # ## A physical system: a chain that wants to choose a side
@@ -475,10 +477,10 @@ print(again)
 #
 # $$
 # E(\phi) = \sum_{i=1}^{N} \Big[ \tfrac\kappa2 (\phi_{i+1} - \phi_i)^2
-#   + \lambda (\phi_i^2 - 1)^2 - h\, \phi_i \Big], \qquad \phi_{N+1} = \phi_1 .
+#   + \lambda (\phi_i^2 - 1)^2 - h\, \phi_i \Big] .
 # $$ (eq-12-chain)
 #
-# Neighbours want to agree, so that the whole ring is either up or down; a small field $h$ prefers
+# On a ring, $\phi_{N+1} = \phi_1$. Neighbours want to agree, so that the whole ring is either up or down; a small field $h$ prefers
 # up, and walls between the two cost energy. It is the small cousin of many systems in which a sampler
 # must get the *ratio* of two states right.
 
@@ -608,8 +610,7 @@ for name, changes in tries.items():
     rings[name] = gl.GFNDiffusion(
         chain_energy, N, sigma2=scale.sigma2, **settings
     ).fit(progress=False)
-    print(f"--- {name}")
-    print(gl.diagnose(rings[name]))
+    display(Markdown(f"**{name}**"), gl.diagnose(rings[name]))
 
 # %% [markdown]
 # The first verdict that something is *missing* came with no truth at all: annealed particles from
@@ -646,7 +647,8 @@ order = [f"by the {k}: {', '.join(v)}" for k, v in ordered.items()]
 display(Markdown("From best to worst, " + "; ".join(order) + "."))
 
 # %% [markdown]
-# The third sampler has both sides, and nearly the right ratio, before any weights. The weighted share
+# An order by the ELBO alone may prefer a sampler that has lost a side to one that has both but is
+# rougher inside them. The third sampler has both, and nearly the right ratio, before any weights. The weighted share
 # of the first two is as wrong as the unweighted one, with an interval that excludes the truth: weights
 # move mass between places that were visited, not to others.
 #
@@ -760,8 +762,10 @@ for name, (wrong, size) in energies().items():
         words(partial(gl.suggest_scale, wrong, size)),
         words(partial(one_step, wrong, size)),
     )
-    short = [text[:110].replace("|", "/") for text in told]
-    short = [f"{t}…" if len(t) == 110 else t for t in short]
+    short = [
+        textwrap.shorten(text.split("Error: ")[-1], 62, placeholder=" …")
+        for text in told
+    ]
     lines.append(f"| {name} | " + " | ".join(short) + " |")
 display(Markdown("\n".join(lines)))
 
@@ -793,14 +797,14 @@ display(
 # A rate is positive, a probability lies between zero and one. An energy that is infinite or not a
 # number outside its support is refused, as the last row shows, and rightly: a trajectory may go
 # anywhere in $\mathbb R^d$. Map the support to $\mathbb R^d$ instead, and add the logarithm of the
-# Jacobian ({eq}`eq-12-jacobian`):
+# Jacobian $J = |\det \partial g/\partial z|$ ({eq}`eq-12-jacobian`):
 #
 # $$
 # \begin{aligned}
-# x > 0: &\quad x = e^z, & \log |g'| &= z, \\
-# 0 < x < 1: &\quad x = \tfrac1{1 + e^{-z}}, & \log |g'| &= \log x + \log(1 - x), \\
-# x_1 < x_2 < \dots: &\quad x_i = z_1 + \textstyle\sum_{1 < j \le i} e^{z_j},
-#   & \log |\det| &= \textstyle\sum_{j > 1} z_j .
+# x > 0: & & x &= e^z, & \log J &= z, \\
+# 0 < x < 1: & & x &= 1/(1 + e^{-z}), & \log J &= \log x (1 - x), \\
+# x_1 < x_2 < \dots: & & x_i &= z_1 + \textstyle\sum_{j=2}^i e^{z_j},
+#   & \log J &= \textstyle\sum_{j \ge 2} z_j .
 # \end{aligned}
 # $$ (eq-12-maps)
 #
