@@ -34,6 +34,17 @@
 # `full` repeats more often and needs no GPU.
 # :::
 
+# %% tags=["remove-cell"]
+# Where the package is not installed, as on Colab: fetch the book, install.
+import importlib.util
+import os
+
+if importlib.util.find_spec("gfnlite") is None:
+    book = "gfn-diffusion-samplers"
+    os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
+    os.system(f"pip install -q './{book}/gfnlite[all]'")
+    os.chdir(f"{book}/notebooks")
+
 # %%
 import math
 import os

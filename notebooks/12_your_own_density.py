@@ -35,6 +35,17 @@
 # in the `quick` profile; `full` trains longer and needs no GPU.
 # :::
 
+# %% tags=["remove-cell"]
+# Where the package is not installed, as on Colab: fetch the book, install.
+import importlib.util
+import os
+
+if importlib.util.find_spec("gfnlite") is None:
+    book = "gfn-diffusion-samplers"
+    os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
+    os.system(f"pip install -q './{book}/gfnlite[all]'")
+    os.chdir(f"{book}/notebooks")
+
 # %%
 import math
 import os
