@@ -15,7 +15,7 @@
 # # Is it right? What each metric sees, and what it cannot
 #
 # A sampler draws perfectly from nine of twenty-five modes and never goes to the other sixteen. All
-# its log-weights are equal. Its effective sample size is 100%. It has learned a normaliser that
+# its log-weights are equal. Its effective sample size is perfect. It has learned a normaliser that
 # importance sampling confirms to the last digit. Two thirds of the target are missing. Which of
 # your numbers would have told you?
 #
@@ -443,7 +443,7 @@ ax.set_title(
 plt.show()
 
 # %% [markdown]
-# ## Effective sample size, and how to score 100% in half the space
+# ## Effective sample size, and how to score full marks in half the space
 #
 # The **effective sample size** says how many of the $n$ weighted samples are worth an exact one:
 #
@@ -1084,7 +1084,7 @@ gl.diagnose(spoiled)
 #
 # ## What went wrong on the way
 #
-# The table by quadrature first gave the blind sampler an effective sample size far above 100%. The
+# The table by quadrature first gave the blind sampler an effective sample size far above one. The
 # code had $\mathbb E[w] = Z$ built in, which is true only for a sampler that covers the target: the
 # mistake of this chapter, made while writing it. The figure of shares looked fine, until it turned out
 # that nine modes of the right panel lay above the axis that it shared with the left one. And for
