@@ -241,7 +241,8 @@ for row in range(1, len(needs)):
         ax.axhline(row, color="black", linewidth=1.5)
 for need in dict.fromkeys(needs):
     middle = needs.index(need) + needs.count(need) / 2
-    words = {"nothing": "needs\nnothing"}.get(need, need.replace(" ", "\n"))
+    words = {"nothing": "needs\nnothing", "log Z": "log Z"}
+    words = words.get(need, need.replace(" ", "\n"))
     ax.text(7.1, middle, words, va="center", fontsize=9, style="italic")
 silent = rings["missing modes"][[k for k in NEEDS if NEEDS[k] == "nothing"]]
 others = rings["missing modes"].drop(silent.index)
@@ -311,7 +312,7 @@ display(Markdown("\n".join(lines)))
 # and $P^*(\tau) = p(x_1) \prod P_B$, take the logarithm of the ratio and its mean.
 # :::
 #
-# Two consequences. First, the ELBO is an upper limit of how wrong the *samples* are, and it may be
+# Two consequences. First, the ELBO's gap is an upper limit of how wrong the *samples* are, and may be
 # far too strict: if generation and destruction do not match as paths, the second term is positive
 # although $q$ may be perfect. Second, the two divergences weigh errors differently. The ELBO's
 # averages where the sampler goes; the EUBO's where the target is. If $q$ vanishes on a part of the
@@ -432,7 +433,7 @@ ax.set_title(
 plt.show()
 
 # %% [markdown]
-# ## Effective sample size, and how to score 100% in half the space
+# ## Effective sample size, and how to score 100% in a third of the space
 #
 # The **effective sample size** says how many of the $n$ weighted samples are worth an exact one:
 #
