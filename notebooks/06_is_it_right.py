@@ -626,8 +626,8 @@ plt.show()
 #
 # Left out terms $i = j$ make it unbiased: for a perfect sampler its mean is zero, single values may
 # be negative, and its floor is pure noise. But a kernel as wide as the whole target is blind to
-# what happens inside a mode, and so it is in the figure at the top. A narrow kernel sees widths and
-# forgets weights. Every distance has a length at which it looks; say which.
+# what happens inside a mode, and so it is in the figure at the top. A narrow one begins
+# to see widths (exercise 3). Every distance has a length at which it looks; say which.
 
 # %% [markdown]
 # ## Counting modes, with intervals
@@ -1041,11 +1041,12 @@ gl.diagnose(spoiled)
 # ```
 # :::
 #
-# **3.** Make MMD see the width of the modes by another bandwidth. What does it lose?
+# **3.** Make MMD see the width of the modes by another bandwidth. Does it lose the weights?
 #
 # :::{dropdown} Solution
-# At a bandwidth of about the width of a mode it tells the wide sampler from an exact one. Its kernel
-# is then zero between modes, so that fewer pairs count and its noise grows.
+# At a bandwidth of about the width of a mode it begins to see the width, but faintly: only the one
+# pair in 25 that shares a mode is close enough to count. The weights it still sees, since the number
+# of such pairs in a mode goes with the square of its share.
 # ```python
 # for h in (0.5, None):
 #     for name in ("too wide", "wrong weights"):
@@ -1074,7 +1075,8 @@ gl.diagnose(spoiled)
 #
 # ## What went wrong on the way
 #
-# The table by quadrature first gave the blind sampler an effective sample size far above 100%. The
+# The solution of exercise 3 first said that a narrow kernel forgets the weights of modes; its own code
+# said the opposite. The table by quadrature first gave the blind sampler an effective sample size far above 100%. The
 # code had $\mathbb E[w] = Z$ built in, which is true only for a sampler that covers the target: the
 # mistake of this chapter, made while writing it. The figure of shares looked fine, until it turned out
 # that nine modes of the right panel lay above the axis that it shared with the left one. And for
