@@ -252,7 +252,8 @@ for row in range(1, len(needs)):
         ax.axhline(row, color="black", linewidth=1.5)
 for need in dict.fromkeys(needs):
     middle = needs.index(need) + needs.count(need) / 2
-    words = {"nothing": "needs\nnothing"}.get(need, need.replace(" ", "\n"))
+    words = {"nothing": "needs\nnothing", "log Z": "log Z"}
+    words = words.get(need, need.replace(" ", "\n"))
     ax.text(7.1, middle, words, va="center", fontsize=9, style="italic")
 silent = rings["missing modes"][[k for k in NEEDS if NEEDS[k] == "nothing"]]
 others = rings["missing modes"].drop(silent.index)
@@ -322,7 +323,7 @@ display(Markdown("\n".join(lines)))
 # and $P^*(\tau) = p(x_1) \prod P_B$, take the logarithm of the ratio and its mean.
 # :::
 #
-# Two consequences. First, the ELBO is an upper limit of how wrong the *samples* are, and it may be
+# Two consequences. First, the ELBO's gap is an upper limit of how wrong the *samples* are, and may be
 # far too strict: if generation and destruction do not match as paths, the second term is positive
 # although $q$ may be perfect. Second, the two divergences weigh errors differently. The ELBO's
 # averages where the sampler goes; the EUBO's where the target is. If $q$ vanishes on a part of the
@@ -443,7 +444,7 @@ ax.set_title(
 plt.show()
 
 # %% [markdown]
-# ## Effective sample size, and how to score full marks in half the space
+# ## Effective sample size, and how to score full marks in a third of the space
 #
 # The **effective sample size** says how many of the $n$ weighted samples are worth an exact one:
 #
@@ -636,8 +637,8 @@ plt.show()
 #
 # Left out terms $i = j$ make it unbiased: for a perfect sampler its mean is zero, single values may
 # be negative, and its floor is pure noise. But a kernel as wide as the whole target is blind to
-# what happens inside a mode, and so it is in the figure at the top. A narrow kernel sees widths and
-# forgets weights. Every distance has a length at which it looks; say which.
+# what happens inside a mode, and so it is in the figure at the top. A narrow one begins
+# to see widths (exercise 3). Every distance has a length at which it looks; say which.
 
 # %% [markdown]
 # ## Counting modes, with intervals
@@ -1051,11 +1052,12 @@ gl.diagnose(spoiled)
 # ```
 # :::
 #
-# **3.** Make MMD see the width of the modes by another bandwidth. What does it lose?
+# **3.** Make MMD see the width of the modes by another bandwidth. Does it lose the weights?
 #
 # :::{dropdown} Solution
-# At a bandwidth of about the width of a mode it tells the wide sampler from an exact one. Its kernel
-# is then zero between modes, so that fewer pairs count and its noise grows.
+# At a bandwidth of about the width of a mode it begins to see the width, but faintly: only the one
+# pair in 25 that shares a mode is close enough to count. The weights it still sees, since the number
+# of such pairs in a mode goes with the square of its share.
 # ```python
 # for h in (0.5, None):
 #     for name in ("too wide", "wrong weights"):
@@ -1084,8 +1086,9 @@ gl.diagnose(spoiled)
 #
 # ## What went wrong on the way
 #
-# The table by quadrature first gave the blind sampler an effective sample size far above one. The
-# code had $\mathbb E[w] = Z$ built in, which is true only for a sampler that covers the target: the
+# The solution of exercise 3 first said that a narrow kernel forgets the weights of modes; its own
+# code said the opposite. The table by quadrature first gave the blind sampler an effective sample
+# size far above one. The code had $\mathbb E[w] = Z$ built in, which is true only for a sampler that covers the target: the
 # mistake of this chapter, made while writing it. The figure of shares looked fine, until it turned out
 # that nine modes of the right panel lay above the axis that it shared with the left one. And for
 # *heavy tails* the median of the ELBO's gaps, in the first table, is well below the exact gap in the

@@ -659,9 +659,9 @@ display(Markdown("From best to worst, " + "; ".join(order) + "."))
 
 # %% [markdown]
 # An order by the ELBO alone may prefer a sampler that has lost a side to one that has both but is
-# rougher inside them. The third sampler has both, and nearly the right ratio, before any weights. The weighted share
-# of the first two is as wrong as the unweighted one, with an interval that excludes the truth: weights
-# move mass between places that were visited, not to others.
+# rougher inside them. The third sampler has both, and nearly the right ratio, before any weights.
+# The weighted share of the first two is as wrong as the unweighted one, with an interval that
+# excludes the truth: weights move mass between places that were visited, not to others.
 #
 # ### 7 and 8: observables, weighted, against the truth
 
