@@ -97,7 +97,7 @@ class Trajectory:
 
     @property
     def log_pb(self) -> Tensor:
-        """log P_B of each transition (T, B); 0 for the first of a pinned process: certain."""
+        """log P_B of each transition (T, B); that of a pinned process's first is certain, so 0."""
         first = int(self.process.pinned)
         moved = self.x[first:-1] - self.steps.b[first:, None, None] * self.x[first + 1 :]
         inner = _log_normal(moved, self.process.sigma2 * self.steps.g[first:])

@@ -347,9 +347,9 @@ print("R / Z                         ", (REWARD / Z).numpy())
 # $G(s)\, P_F(s' \mid s) = G(s')\, P_B(s \mid s')$. This is DB with $F = G$.
 # :::
 #
-# Let us look at all five on the board. One array does it: with
-# $A_i = \log F(s_i) - \sum_{m<i} (\log P_F - \log P_B)$ on a path, $\delta_{ij} = A_i - A_j$. The
-# twin has its pegs slightly turned, and must show it.
+# Let us look at all five on the board. One array does it: with $A_i$ for $\log F(s_i)$ less
+# $\sum_{m<i} (\log P_F - \log P_B)$ on a path, $\delta_{ij} = A_i - A_j$. The twin has its pegs
+# slightly turned, and must show it.
 
 
 # %% tags=["graph"]

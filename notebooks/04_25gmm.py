@@ -302,7 +302,8 @@ gl.explore(with_steps, steps_in_words, steps=evaluated)
 # short trainings on coarse grids, a quarter of a minute each, that differ in one number.
 
 # %% tags=["lesson"] mystnb={"figure": {"name": "fig-25gmm-exploration", "caption": "The same short training with three amounts of exploration. With none or little, the outer modes are never seen and the loss cannot know of them; only the EUBO does."}, "image": {"alt": "Three scatter plots of samples on the target's contours, with more modes covered as exploration grows from left to right."}}
-short = gl.preset("25gmm", "TB+Expl", "quick").replace(
+smoke_or_quick = "smoke" if profile == "smoke" else "quick"
+short = gl.preset("25gmm", "TB+Expl", smoke_or_quick).replace(
     iterations=min(2000, config.iterations), coarse_fraction=1.0
 )
 figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.9), sharey=True)
@@ -341,7 +342,7 @@ plt.show()
 # what the fixed variance costs, and the loss is small, though not zero. Only the EUBO,
 # which starts from the missing modes too, is far off.
 # ```python
-# on_policy = gl.preset("25gmm", "TB", profile)
+# on_policy = gl.preset("25gmm", "TB", smoke_or_quick)
 # trial = gl.GFNDiffusion(gl.gmm25, config=on_policy).fit()
 # trial.evaluate(n_samples)
 # ```

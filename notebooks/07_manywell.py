@@ -385,8 +385,9 @@ Markdown("\n".join(lines))
 
 # %% tags=["lesson"]
 models = {method: (sampler, evaluation), "PIS": (lost, lost_evaluation)}
+smoke_or_quick = "smoke" if profile == "smoke" else "quick"
 for name in ("TB", "TB+Expl", "TB+Expl+LP"):
-    brief = gl.preset(task, name, "quick").replace(
+    brief = gl.preset(task, name, smoke_or_quick).replace(
         coarse_fraction=1.0, iterations=min(800, config.iterations)
     )
     model = gl.GFNDiffusion(target, config=brief)
@@ -486,7 +487,7 @@ print(f"effective sample size {evaluation['ess']:.1%}")
 # In the `quick` profile it does not: early in the training the noise takes trajectories to the left,
 # but nothing brings them back once it has faded, and the share falls to zero.
 # ```python
-# noisy = gl.preset("manywell32", "TB+Expl", profile)
+# noisy = gl.preset("manywell32", "TB+Expl", smoke_or_quick)
 # trial = gl.GFNDiffusion(gl.ManyWell(32), config=noisy).fit()
 # found = trial.evaluate(n_samples)
 # print(found["mode_weights"][0::2])

@@ -1672,7 +1672,7 @@ Markdown("\n".join(lines))
 rows = [
     row
     for row in RESULTS["manywell32"]["rows"]
-    if row["profile"] == "full" and row["seeds"]
+    if row["profile"] == "full" and row["seeds"] and row["paper"]
 ]
 truth = RESULTS["manywell32"]["true_log_z"]
 lines = [

@@ -294,6 +294,23 @@ gl.watch(
 # ```
 # :::
 #
+# **3.** The race counts calls of the energy. Where do those of a training with Langevin drift
+# (`langevin=True`) come from, and how many are there in an iteration?
+#
+# :::{dropdown} Solution
+# One for each state that the drift is asked at, which is all but the last, and one for $R(x_1)$:
+# $T + 1$ for a trajectory, against one without the score.
+# ```python
+# for langevin in (False, True):
+#     sampler = gl.GFNDiffusion(
+#         gl.gmm9, langevin=langevin, steps=10, coarse_steps=None,
+#         batch_size=50, iterations=4, exploration=8.0,
+#     ).fit(progress=False)
+#     calls = sampler.energy_calls / 4 / 50
+#     print(f"Langevin drift {langevin}: {calls:g} calls a trajectory")
+# ```
+# :::
+#
 # ## Sources
 #
 # Langevin chains: {cite:t}`roberts1996`. The targets: {cite:t}`sendera2024`.

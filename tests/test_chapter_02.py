@@ -9,7 +9,7 @@ from torch.distributions import Normal
 
 import gfnlite as gl
 from gfnlite.denoiser import Denoiser
-from gfnlite.diffusion import Noising, exact_predictor, step_mean
+from gfnlite.diffusion import Noising, ddim, exact_predictor, step_mean
 
 F64 = torch.float64
 SIGMA2, SIGMA = 1.7, math.sqrt(1.7)
@@ -178,3 +178,34 @@ def test_log_weight_from_predicted_noise_and_schedule_alone():
             log_w = log_w - Normal(mean, std).log_prob(path[k - 1]).sum(1)
         torch.testing.assert_close(tr.log_weight, log_w, rtol=1e-3, atol=5e-3)
         assert (tr.log_weight - log_w + data.log_reward(path[0])).abs().median() > 0.1
+
+
+@pytest.mark.equation("eq-02-ddim")
+@pytest.mark.parametrize("eta", [0.0, 0.5, 0.8, 1.0])
+def test_a_step_of_ddim_has_its_mean_and_its_fresh_noise(eta):
+    """From level 3 to level 1 at one state: what is left random has the variance f^2."""
+    n, states = 100_000, {}
+
+    def predict(x, k):
+        states[k] = x
+        return 0.4 * x - 0.3
+
+    noising = Noising(3, [0.9, 0.6, 0.2], SIGMA2)
+    x = torch.full((n, 1), 0.8)
+    ddim(predict, noising, x, steps=2, eta=eta, generator=torch.Generator().manual_seed(0))
+    reached = min(states)  # the level between 3 and 0
+    bar = {1: 0.9, 2: 0.6}[reached]
+    eps = 0.4 * 0.8 - 0.3
+    data = (0.8 - SIGMA * math.sqrt(0.8) * eps) / math.sqrt(0.2)
+
+    def law(eta):
+        fresh = eta**2 * SIGMA2 * (1 - bar) / 0.8 * (1 - 0.2 / bar)
+        return math.sqrt(bar) * data + math.sqrt(SIGMA2 * (1 - bar) - fresh) * eps, fresh
+
+    mean, fresh = law(eta)
+    found = states[reached].double()
+    assert abs(found.mean().item() - mean) < 4.5 * math.sqrt(fresh / n) + 1e-5
+    assert abs(found.var().item() - fresh) < 4.5 * fresh * math.sqrt(2 / n) + 1e-9
+    if 0 < eta < 1:  # the twin: eta in the place of its square
+        _, wrong = law(math.sqrt(eta))
+        assert abs(found.var().item() - wrong) > 0.1 * fresh
