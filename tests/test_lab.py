@@ -74,7 +74,8 @@ import ipywidgets
 ipywidgets.VBox([
     ipywidgets.SelectionSlider(options=[1, 2]),
     ipywidgets.Button(description="Start"),
-    ipywidgets.HTML("<img alt='a' src='data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA='>"),
+    ipywidgets.HTML("<img alt='a' width='2000' src='data:image/gif;base64,"
+                    "R0lGODlhAQABAAAAACwAAAAAAQABAAA='>"),
 ])
 """
 
@@ -92,7 +93,9 @@ def opened(browser, tmp_path_factory):
         page, wrong = browser.new_page(viewport={"width": 1300, "height": 1000}), []
         page.set_default_timeout(90_000)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(f"{address}/lab/workspaces/{name}/tree/{name}.ipynb", wait_until="domcontentloaded")
+        page.goto(
+            f"{address}/lab/workspaces/{name}/tree/{name}.ipynb", wait_until="domcontentloaded"
+        )
         page.wait_for_selector(IDLE, state="attached")
         page.evaluate(READY)
         page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -128,6 +131,13 @@ class Box:
         old, self.now = self.now, new
         return old != new
 
+    def fits(self):
+        """Whether the picture is within its cell's output."""
+        return self.box.locator("img").evaluate(
+            """image => image.getBoundingClientRect().right
+                <= image.closest('.jp-OutputArea-output').getBoundingClientRect().right + 1"""
+        )
+
     def says(self):
         return self.box.locator("img").get_attribute("alt")
 
@@ -135,7 +145,7 @@ class Box:
 def test_the_playground_plays_in_jupyterlab(opened):
     page, wrong = opened("17_playground")
     training = Box(page)
-    assert training.says().startswith("Iteration 0:")
+    assert training.says().startswith("Iteration 0:") and training.fits()
     training.box.locator("button").click()
     assert training.changes() and training.says().startswith("Iteration 5:")
     assert training.changes() and training.says().startswith("Iteration 10:")  # by itself
@@ -155,6 +165,7 @@ def test_the_playground_plays_in_jupyterlab(opened):
 def test_boxes_that_do_nothing_would_be_found(opened):
     page, wrong = opened("dead")
     box = Box(page)
+    assert not box.fits()
     box.box.locator("button").click()
     box.move()
     assert not box.changes(seconds=1) and wrong == []
