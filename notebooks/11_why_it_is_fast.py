@@ -744,6 +744,6 @@ table(
 #
 # ## Sources
 #
-# Two-phase training of samplers by trajectory balance, and exploration as noise:
+# Trajectory balance that takes the states as data, and exploration as noise:
 # {cite:t}`sendera2024`. Training on random grids: {cite:t}`berner2025discrete`. Reverse KL with its
 # graph: {cite:t}`zhang2022pis`.

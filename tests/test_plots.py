@@ -36,3 +36,14 @@ def test_a_marginal_shows_one_coordinate_beside_exact_samples():
     assert sorted(labels) == ["exact", "samples"] and axes.get_xlabel() == "$x_{2}$"
     unknown = gl.plots.marginal(gl.named_target("lgcp"), torch.randn(20, 1600))
     assert [text.get_text() for text in unknown.get_legend().get_texts()] == ["samples"]
+
+
+def test_a_light_figure_is_shown_as_lines_and_a_heavy_one_as_pixels():
+    gl.plots.style()
+    for points, light in ((10, True), (20_000, False)):
+        figure, ax = plt.subplots()
+        ax.plot(range(points), torch.randn(points), ".")
+        svg = figure._repr_svg_()
+        assert svg == figure._repr_svg_()  # made twice, the same: a page changes with its code only
+        assert (svg is not None and svg.startswith("<?xml")) == light
+        plt.close(figure)
