@@ -76,6 +76,8 @@ LOOK = """(least) => {
         const contrast = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
         if (contrast < least) wrong.push(`hard to read, contrast ${contrast.toFixed(1)}: `
             + e.textContent.trim().slice(0, 30));
+        if (document.documentElement.dataset.theme == 'dark' && pair[0] > 0.5)
+            wrong.push(`a light ground in the dark: ${e.textContent.trim().slice(0, 30)}`);
     }
     return wrong;}"""
 # What belongs to a slider: its picture, the picture's alt text, and its value in words.

@@ -80,6 +80,15 @@ def test_the_browser_would_find_a_slider_that_does_nothing(browser, site, html, 
         assert (fault in wrong) == found and (found or not wrong), wrong
 
 
+def test_the_browser_would_find_a_light_box_in_the_dark(browser, site, html):
+    page = """<html data-theme="dark"><body style="background: #111; color: #eee">
+    <div class="explore" style="background: GROUND; color: INK"><p>a slider</p></div></html>"""
+    for ground, ink, found in (("#ccc", "#111", True), ("none", "inherit", False)):
+        (html / "twin.html").write_text(page.replace("GROUND", ground).replace("INK", ink))
+        wrong, _ = visit(browser, f"{site}/twin.html", site, scheme="dark")
+        assert wrong == found * ["a light ground in the dark: a slider"]
+
+
 def test_the_browser_would_find_a_heavy_page(browser, site, html):
     (html / "heavy.png").write_bytes(bytes(WEIGHT))
     (html / "twin.html").write_text("<html><body><img alt='a' src='heavy.png'></body></html>")
