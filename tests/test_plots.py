@@ -1,6 +1,7 @@
 """Pictures of any target: what is drawn is where it should be."""
 
 import matplotlib
+import matplotlib.pyplot as plt
 import torch
 
 import gfnlite as gl
