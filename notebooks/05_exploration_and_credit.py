@@ -28,7 +28,7 @@
 # of the modes.
 #
 # **You need** [Twenty-five modes](04_25gmm), and the losses of [Trajectory balance,
-# derived](03_trajectory_balance). **Time**: 25 minutes to read; about a minute and a half to run on
+# derived](03_trajectory_balance). **Time**: 40 minutes to read; about a minute and a half to run on
 # one CPU core in the `quick` profile, some minutes in `full`.
 # :::
 
@@ -518,8 +518,8 @@ display(
 # paper's many iterations do not make up for (section 7).
 #
 # Noise is the simplest law that covers more. Another is a second sampler that is trained to go
-# where the first one errs {cite:p}`kim2025adaptive`; by theorem 1 of [the
-# derivation](03_trajectory_balance) any law will do that covers the target.
+# where the first one errs {cite:p}`kim2025adaptive`; by {prf:ref}`thm-03-tb` any law
+# will do that covers the target.
 #
 # Exploration in units of variance per unit *time* is what makes these statements independent of
 # $T$. A fixed standard deviation per step would explore more with each step added.
@@ -906,16 +906,8 @@ display(
 # Sub-trajectory balance {cite:p}`madan2023subtb` asks for balance on all parts of a path, from $i$
 # to $j$, with the imbalance $\delta_{ij}$ of {eq}`eq-imbalance` and the weight $\lambda^{j-i}$
 # ([derived here](03_trajectory_balance)). It needs a state flow $F_\theta(x, t)$. The
-# *forward-looking* one starts from a guess {cite:p}`pan2023forward`, the energy where the path is
-# now:
-#
-# $$
-# \begin{aligned}
-# & \log F_\theta(x, t) = t \log R(x) \\
-# &\quad + (1 - t) \log \mathcal N(x; 0, \sigma^2 t I) \\
-# &\quad + f_\theta(x, t).
-# \end{aligned}
-# $$ (eq-05-forward-looking)
+# *forward-looking* one, {eq}`eq-03-fl`, starts from a guess {cite:p}`pan2023forward`: the energy where
+# the path is now.
 #
 # So a part of the path is judged by what happened in that part: early credit. The noise of all the
 # other steps is not in it. But the judge is a flow that is itself still wrong, and the expected
@@ -1197,7 +1189,7 @@ for task, title in (("25gmm", "25GMM"), ("manywell32", "Manywell, d = 32")):
 # - **LP finds modes** in long runs, with FL-SubTB even without any exploration.
 # - **On Manywell exploration cures nothing**: $e = 4$ is more than $m_2 - \sigma^2$, and the EUBO
 #   of *TB+Expl* is no better than that of *TB*. Each well has two sides and there are $2^{16}$
-#   combinations, so noise that fades leaves the heavier sides to win ([chapter](07_manywell)). With
+#   combinations, so noise that fades leaves the heavier sides to win ([Manywell](07_manywell)). With
 #   LP more sides are kept, by which seeds the table says, with a *worse* ELBO and next to no
 #   effective samples: a cure of blindness that brings slowness with it.
 # - **PIS with LP** has in the paper the smaller error of the weighted estimate and the larger gap

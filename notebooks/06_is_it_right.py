@@ -281,19 +281,16 @@ display(Markdown("\n".join(lines)))
 # %% [markdown]
 # The table has the medians behind the figure. Read the column *missing modes* from above: the
 # metrics that need no truth report a perfect sampler. The rest of this chapter explains the cells,
-# row by row, and ends with what to do when the lower rows cannot be had. Note also what *no* cell says:
-# which disease it is. A gap of the bounds has the same face whether modes are missing or widths are
+# row by row, and ends with what to do when the lower rows cannot be had. Note also what *no* cell
+# says: which disease it is. A gap of the bounds has the same face whether modes are missing or widths are
 # wrong; the metrics that see only one thing are the ones that name it.
 
 # %% [markdown]
 # ## Two bounds, and what their gaps are
 #
 # Let $P^*(\tau) = \frac{R(x_1)}{Z} \prod P_B$ be the law of trajectories that end in exact samples,
-# and $P_F(\tau)$ that of generated ones. By definition $\log w = \log Z + \log (P^*/P_F)$. The mean
-# under either law is all there is to see:
-#
-# :::{prf:theorem} The gaps of the bounds are divergences
-# :label: thm-06-gaps
+# and $P_F(\tau)$ that of generated ones. ([Notation](../book/notation) calls the first $Q$; here $q$
+# is taken.) By {prf:ref}`thm-bounds` the gaps of the bounds are the divergences between the two:
 #
 # $$
 # \begin{aligned}
@@ -301,6 +298,11 @@ display(Markdown("\n".join(lines)))
 # \text{EUBO} - \log Z &= \mathrm{KL}(P^* \,\|\, P_F) \ge 0.
 # \end{aligned}
 # $$ (eq-06-gaps)
+#
+# These compare trajectories. What do they say of the samples at the ends?
+#
+# :::{prf:theorem} A gap is an error of the samples and an error of the paths
+# :label: thm-06-gaps
 #
 # With $q$ for the density of generated samples and $p = R/Z$,
 #
@@ -316,11 +318,9 @@ display(Markdown("\n".join(lines)))
 # :::
 #
 # :::{dropdown} Proof
-# $\mathbb E_{P_F}[\log w] = \log Z + \mathbb E_{P_F}[\log (P^*/P_F)] = \log Z -
-# \mathrm{KL}(P_F \| P^*)$, and $\mathbb E_{P^*}[\log w] = \log Z + \mathrm{KL}(P^* \| P_F)$. A
-# divergence is never negative (Jensen's inequality). For the second part write both laws as the
-# density of the end times that of the path given the end: $P_F(\tau) = q(x_1)\, P_F(\tau \mid x_1)$
-# and $P^*(\tau) = p(x_1) \prod P_B$, take the logarithm of the ratio and its mean.
+# Write both laws as the density of the end times that of the path given the end:
+# $P_F(\tau) = q(x_1)\, P_F(\tau \mid x_1)$ and $P^*(\tau) = p(x_1) \prod P_B$, take the logarithm of
+# the ratio and its mean.
 # :::
 #
 # Two consequences. First, the ELBO's gap is an upper limit of how wrong the *samples* are, and may be
@@ -801,7 +801,7 @@ plt.show()
 # %% [markdown]
 # What is it blind to? A sampler that ignores $c$ and draws from the *prior* passes: $x$ and the draws
 # are then exchangeable too. Ranks test the average over conditions; the bounds per condition, in
-# [the chapter on posteriors](08_vae_conditional), test each.
+# [One sampler for every image](08_vae_conditional), test each.
 
 # %% [markdown]
 # ## Intervals: over samples or over seeds?
