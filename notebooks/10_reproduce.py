@@ -103,49 +103,11 @@ def table(head, rows):
 
 
 # %% [markdown]
-# ## One machine
+# ## Cut in two, a training is the same training
 #
-# An **experiment** is a file in `reproduce/experiments/`: a task, its methods, the seeds of each
-# profile. A **run** is one method on one task in one profile, with all its seeds; it is the task's
-# notebook, the very chapter you have read, executed by
-# [papermill](https://papermill.readthedocs.io) with other parameters and without the cells that only
-# teach. So what you saw train is what fills the table.
-#
-# ```bash
-# source reproduce/environment.sh   # makes .venv, once, and enters it
-# python -m reproduce list --only task=25gmm
-# python -m reproduce run --profile quick --only task=25gmm
-# python -m reproduce status --watch
-# python -m reproduce show 25gmm-TB+Expl-quick --open
-# python -m reproduce collect
-# ```
-#
-# `--only` selects by task and method, `--seeds 0,1,2` replaces the seeds, and `--set steps=50
-# lr=1e-3` changes settings: the run then has a folder of its own. A misspelt name, a wrong type or a
-# value out of range is one line that says what is allowed, before anything starts. `--dry-run`
-# checks all that, and says what each run would cost:
-
-# %%
-command = "python -m reproduce run --profile full --dry-run"
-what = "--only task=manywell32 method=TB+Expl+LP --set hidden=128"
-say(f"{command} {what}")
-
-# %% [markdown]
-# ### What survives
-#
-# | what happens | what the run does | what you do |
-# |:---|:---|:---|
-# | Ctrl-C, `kill`, `--limit 2h` | ends its training step, saves a checkpoint, is *interrupted* | the same command again |
-# | Ctrl-C once more, `kill -9`, a power cut | nothing; the last checkpoint, if there is one yet, is half a minute old at most | the same command again |
-# | an error in a cell | is *failed*, keeps traceback and notebook; the other runs go on | look with `show`, mend it, again |
-# | the disk is full | one line says so; every file is still the old or the new one, whole | make room, again |
-# | two commands at once | the second leaves the runs of the first alone | nothing |
-#
-# The command that starts is the command that goes on: finished runs are skipped, and others begin
-# at their checkpoint. This is no approximation. A checkpoint has the networks, the optimiser, the
-# random states and the replay buffers, so that a training which was cut in two is *the same*
-# training. The rows of annealing train nothing and have no checkpoints: each of their seeds is done or
-# begins anew. See for yourself, with a Ctrl-C from inside:
+# The promise first, since all that follows rests on it. Here one training runs to its end; another with
+# the same settings gets a Ctrl-C from inside at iteration 200, and a third goes on from what that one
+# left in its folder.
 
 # %%
 config = gl.Config(
@@ -206,6 +168,51 @@ furthest = max(
 ax.set_title(f"Cut in two, and {furthest:g} nats apart")
 ax.legend()
 plt.show()
+
+# %% [markdown]
+# ## One machine
+#
+# An **experiment** is a file in `reproduce/experiments/`: a task, its methods, the seeds of each
+# profile. A **run** is one method on one task in one profile, with all its seeds; it is the task's
+# notebook, the very chapter you have read, executed by
+# [papermill](https://papermill.readthedocs.io) with other parameters and without the cells that only
+# teach. So what you saw train is what fills the table.
+#
+# ```bash
+# source reproduce/environment.sh   # makes .venv, once, and enters it
+# python -m reproduce list --only task=25gmm
+# python -m reproduce run --profile quick --only task=25gmm
+# python -m reproduce status --watch
+# python -m reproduce show 25gmm-TB+Expl-quick --open
+# python -m reproduce collect
+# ```
+#
+# `--only` selects by task and method, `--seeds 0,1,2` replaces the seeds, and `--set steps=50
+# lr=1e-3` changes settings: the run then has a folder of its own. A misspelt name, a wrong type or a
+# value out of range is one line that says what is allowed, before anything starts. `--dry-run`
+# checks all that, and says what each run would cost:
+
+# %%
+command = "python -m reproduce run --profile full --dry-run"
+what = "--only task=manywell32 method=TB+Expl+LP --set hidden=128"
+say(f"{command} {what}")
+
+# %% [markdown]
+# ### What survives
+#
+# | what happens | what the run does | what you do |
+# |:---|:---|:---|
+# | Ctrl-C, `kill`, `--limit 2h` | ends its training step, saves a checkpoint, is *interrupted* | the same command again |
+# | Ctrl-C once more, `kill -9`, a power cut | nothing; the last checkpoint, if there is one yet, is half a minute old at most | the same command again |
+# | an error in a cell | is *failed*, keeps traceback and notebook; the other runs go on | look with `show`, mend it, again |
+# | the disk is full | one line says so; every file is still the old or the new one, whole | make room, again |
+# | two commands at once | the second leaves the runs of the first alone | nothing |
+#
+# The command that starts is the command that goes on: finished runs are skipped, and others begin
+# at their checkpoint. This is no approximation. A checkpoint has the networks, the optimiser, the
+# random states and the replay buffers, so that a training which was cut in two is *the same*
+# training: the figure above. The rows of annealing train nothing and have no checkpoints: each of their
+# seeds is done or begins anew.
 
 # %% [markdown]
 # ### Several at once, and one GPU for many
@@ -404,34 +411,11 @@ say(f"{command} {what}")
 # | cancelled in mid-training | all save a checkpoint | the same | the same |
 # | dependencies | `afterok`, `afterany` | passed on to Slurm by hand | from files: what it is best at |
 #
-# In time there is little to choose: four runs took about as long with each, most of it Python's
-# start, but for the third, which took twice as long and had no requeue. What decides is the rest. Prepare, run and collect are no graph that needs an
-# engine, and the runner itself already skips what is finished and goes on from checkpoints. Once a
-# study has many stages that hand files to each other, take Snakemake; for sweeps in Python whose jobs
-# are functions, submitit.
-#
-# ## By the names of the code before
-#
-# Whoever comes from the repository that this book grew from, or from the paper's code, has scripts
-# with its flags. They work, as flags, as a YAML file, or as variables under Slurm:
-#
-# ```bash
-# python -m reproduce train --energy many_well --T 50 --local_search
-# python -m reproduce train --from-yaml manywell.yaml
-# ENERGY=many_well T=50 LOCAL_SEARCH=1 sbatch reproduce/slurm/run_gfn.sh
-# ```
-#
-# Each name means one setting here, or is refused with the reason. A variable is called as its flag,
-# in capitals; a switch such as `LOCAL_SEARCH` is on if it says `1`, and off if it is empty or not set.
-# A key of YAML is called as its flag too, except where the table, which the program itself reads,
-# says otherwise.
-
-# %% tags=["hide-input"]
-lines = []
-for name in asked["names"]:
-    other = "" if name["key"] == name["flag"][2:] else name["key"]
-    lines.append([name["flag"], name["option"], name["meaning"], other])
-table(["flag", "here", "meaning", "in YAML, if other"], lines)
+# In time, arrays and submitit did not differ: most of what four small runs take is Python's start.
+# Snakemake took twice as long, without a requeue. What decides is the rest. Prepare, run and collect are
+# no graph that needs an engine, and the runner itself already skips what is finished and goes on from
+# checkpoints. Once a study has many stages that hand files to each other, take Snakemake; for sweeps in
+# Python whose jobs are functions, submitit.
 
 # %% [markdown]
 # ## Watching a training, and its time
@@ -494,7 +478,32 @@ table(["flag", "here", "meaning", "in YAML, if other"], lines)
 # | the same settings are the same folder, others another | hashes compared, with settings written in other ways and other orders |
 # | what is in a table came from code that is committed | `report` leaves out dirty runs, and says so |
 # | hostile values stay values | options and settings with blanks, `;` and `$(…)` are given to a real Slurm: each is refused as the value it is, and none is executed |
+
+# %% [markdown]
+# ## By the names of the code before
 #
+# Whoever comes from the repository that this book grew from, or from the paper's code, has scripts
+# with its flags. They work, as flags, as a YAML file, or as variables under Slurm:
+#
+# ```bash
+# python -m reproduce train --energy many_well --T 50 --local_search
+# python -m reproduce train --from-yaml manywell.yaml
+# ENERGY=many_well T=50 LOCAL_SEARCH=1 sbatch reproduce/slurm/run_gfn.sh
+# ```
+#
+# Each name means one setting here, or is refused with the reason. A variable is called as its flag,
+# in capitals; a switch such as `LOCAL_SEARCH` is on if it says `1`, and off if it is empty or not set.
+# A key of YAML is called as its flag too, except where the table, which the program itself reads,
+# says otherwise.
+
+# %% tags=["hide-input"]
+lines = []
+for name in asked["names"]:
+    other = "" if name["key"] == name["flag"][2:] else name["key"]
+    lines.append([name["flag"], name["option"], name["meaning"], other])
+table(["flag", "here", "meaning", "in YAML, if other"], lines)
+
+# %% [markdown]
 # ## In five lines
 #
 # 1. A run is a chapter of this book, executed with other parameters; the command that starts it is

@@ -616,10 +616,9 @@ plt.show()
 #
 # In the end it is not the step that counts but the time until the sampler is good. The goals are
 # those of the paper's own results {cite:p}`sendera2024`: on 25GMM an ELBO within 0.21 of $\log Z$
-# and all 25 modes; on Manywell-32 an ELBO of 160.1 and an importance-sampled $\log Z$ within 0.5
-# {cite:p}`sendera2024`. Ours is the quick
-# preset, all of it counted. The baseline has the paper's settings, and is stopped at twenty times
-# our time.
+# and all 25 modes; on Manywell-32 an ELBO of 160.1 and an importance-sampled $\log Z$ within 0.5.
+# Ours is the quick preset, all of it counted. The baseline has the paper's settings, and is stopped at
+# twenty times our time.
 
 # %% tags=["hide-input"]
 rows = []
@@ -668,7 +667,7 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# ## What did not help
+# ## What went wrong: ideas that did not help
 #
 # Each of these was tried with the same care as what helped. A ratio below 1 made it slower.
 
@@ -698,14 +697,13 @@ table(
 #   end, gained nothing when it was tried: what it saves in products it pays in a second GELU. Its
 #   code is not kept, so it has no row.
 #
-# :::{admonition} In five lines
-# :class: tip
+# ## In five lines
+#
 # 1. Balance losses take the states as data, so the gradient is a sum over transitions in any order.
 # 2. Walk without a graph, keep what was computed, and pull the gradient back in large products.
 # 3. What depends on time alone is computed once a grid; of the densities only ratios are needed.
 # 4. Train on few random steps, finish on many, and train seeds together.
 # 5. Measure in one loop, in turn, on a quiet machine; report what did not help.
-# :::
 #
 # ## Exercises
 #
