@@ -141,7 +141,7 @@ pairs = zip(
 identical = all(torch.equal(a, b) for a, b in pairs)
 print("weights are identical:", identical)
 
-# %% mystnb={"figure": {"name": "fig-reproduce-resume", "caption": "The ELBO of a training that nothing disturbed (line), and of one that was interrupted and gone on with (dots). They are the same numbers, to the last bit."}, "image": {"alt": "A grey rising curve with dots on it, blue before the interruption at iteration 200 and orange after it, all of them exactly on the curve."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-reproduce-resume", "caption": "The ELBO of a training that nothing disturbed (line), and of one that was interrupted and gone on with (dots). They are the same numbers, to the last bit."}, "image": {"alt": "A grey rising curve with dots on it, blue before the interruption at iteration 200 and orange after it, all of them exactly on the curve."}}
 figure, ax = plt.subplots(figsize=(6.4, 3.4))
 t, y = zip(
     *((e["iteration"], e["elbo"]) for e in whole.history), strict=True
@@ -255,14 +255,14 @@ print(json.dumps({"rows": rows, "names": seed_names.table()}))
 """
 asked = json.loads(shell(f"python -c {shlex.quote(ASKED)}"))
 
-made = []  # of committed rows at the paper's settings
+made = []  # of committed rows of the full profile
 for path in sorted((ROOT / "reproduce" / "results").glob("*.json")):
     result = json.loads(path.read_text())
     for row in result.get("rows", []):
         if row["seeds"] and row["profile"] == "full":
             made.append(row | {"task": result["task"]})
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-reproduce-cost", "caption": "Minutes that the training of a committed row took, all its seeds together, at the paper's settings, on the device that its record names."}, "image": {"alt": "Horizontal bars of training minutes, one for each committed row, coloured by device."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-reproduce-cost", "caption": "Minutes that the training of a committed row took, all its seeds together, in the full profile, on the device that its record names."}, "image": {"alt": "Horizontal bars of training minutes, one for each committed row, coloured by device."}}
 kinds = list(dict.fromkeys(row["device"] for row in made))
 minutes = [
     row["metrics"]["seconds"]["mean"] * len(row["seeds"]) / 60
@@ -501,7 +501,9 @@ lines = []
 for name in asked["names"]:
     other = "" if name["key"] == name["flag"][2:] else name["key"]
     lines.append([name["flag"], name["option"], name["meaning"], other])
-table(["flag", "here", "meaning", "in YAML, if other"], lines)
+names = table(["flag", "here", "meaning", "in YAML, if other"], lines)
+summary = f"<summary>{len(lines)} names, one by one</summary>"
+HTML(f"<details>{summary}{names.data}</details>")
 
 # %% [markdown]
 # ## In five lines

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Results: the paper's tables beside ours
 #
-# A published table says *mean ± standard deviation of five runs*. Run its rows again with other code:
+# A published table gives the mean and standard deviation of five runs. Run its rows again with other code:
 # which cells come out the same, which differ, and how large a difference could have been found at all?
 # Every number in a table or figure of this page is read from `reproduce/results/*.json`, which
 # `python -m reproduce report` writes from the run folders, or is computed here.
@@ -233,7 +233,7 @@ COUNTED = ["table", "cells", "filled", "match", "better", "worse"]
 COUNTED += ["explained", "open", "not comparable", "not run"]
 counted = [tally(*item) for item in results.items()]
 counted = [line for line in counted if line[1] != "0"]
-sums = [sum(int(line[i]) for line in counted) for i in range(1, 9)]
+sums = [sum(int(line[i]) for line in counted) for i in range(1, 10)]
 table(COUNTED, [*counted, ["all", *map(str, sums)]], words=(0,))
 
 # %% [markdown]
@@ -353,7 +353,9 @@ sources(ran)
 # ## The other tasks
 #
 # The same for each of the others: the table; the paper's mean and ours with 95% intervals, the
-# truth and the floor, where there is one; what the paper does not report; and the runs.
+# truth and the floor, where there is one; what the paper does not report; and the runs. A task none of
+# whose published rows was run at the paper's settings is folded: it has the paper's numbers, and what
+# else was run.
 
 
 # %% tags=["hide-input"]
@@ -372,14 +374,17 @@ def picture(task):
 
 def section(task, result):
     """All of a task, as HTML."""
-    parts = [f'<p class="rubric">{escape(TITLES.get(task, task))}</p>']
-    parts += [ledger(result).data, picture(task)]
+    title = escape(TITLES.get(task, task))
+    parts = [ledger(result).data, picture(task)]
     rows = [row for row in result["rows"] if row["seeds"]]
     if rows:
         lines = [behind(row) for row in rows]
         parts.append(table(BEHIND, lines, words=(0, 5)).data)
         parts.append(sources(rows).data)
-    return "".join(parts)
+    if any(row["profile"] == "full" and row["paper"] for row in rows):
+        return f'<p class="rubric">{title}</p>{"".join(parts)}'
+    summary = f"<summary><b>{title}</b>, none of the paper's rows run yet</summary>"
+    return f"<details>{summary}{''.join(parts)}</details>"
 
 
 others = [item for item in results.items() if item[0] != "25gmm"]
