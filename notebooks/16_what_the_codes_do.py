@@ -132,16 +132,11 @@ lines = [
     "|:---|---:|---:|---:|",
 ]
 for task in ("25gmm", "manywell32"):
-<<<<<<< HEAD
     rows = [
         r
         for r in RESULTS[task]["rows"]
         if r["profile"] == "full" and r["paper"]
     ]
-=======
-    rows = [r for r in RESULTS[task]["rows"] if r["profile"] == "full"]
-    rows = [r for r in rows if r["paper"]]  # annealing has no row there
->>>>>>> d60f1be1f9be947990e36472e1500c18133eb494
     words = [
         cell["verdict"]
         for row in rows
@@ -156,16 +151,9 @@ for task in ("25gmm", "manywell32"):
 Markdown("\n".join(lines))
 
 # %% [markdown]
-<<<<<<< HEAD
-# *Rows of the paper's tables for which this book has full runs, their cells that can be compared, and
-# how many of these do not differ from the published ones by a Welch test at 5% over all cells of the
-# table. With three to five seeds that is no proof of equality. [Results](15_results) has the rows,
-# and says what has not been run.*
-=======
 # *Rows and cells of the paper's tables for which this book has full runs, and in how many cells a test
 # finds no difference. [Results](15_results) has the rows, says what has not been run, and how large a
 # difference the tests could have missed.*
->>>>>>> d60f1be1f9be947990e36472e1500c18133eb494
 #
 # ## The picture of one fault
 #
