@@ -612,8 +612,7 @@ gl.explore(at_log_z, log_z_in_words, log_z_theta=halves)
 #
 # Let $Q(\tau) = R(x_1)\, P_B(\tau \mid x_1)/Z$ be the law of a path that is destroyed from a
 # perfect sample. By {eq}`eq-03-logw-rd`, $\log w = \log Z + \log Q(\tau) - \log P_F(\tau)$.
-# Averaged over both laws this gives the two bounds of {prf:ref}`thm-bounds`, and says what they are
-# off by:
+# Averaged over both laws this is {prf:ref}`thm-bounds`, the two bounds and what they are off by:
 #
 # $$
 # \begin{aligned}
