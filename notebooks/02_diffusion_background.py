@@ -179,7 +179,7 @@ plt.show()
 # :::
 #
 # The sequence $\bar\alpha_k$ is the **schedule**. `linear` {cite:p}`ho2020ddpm` lets the rate of
-# noise grow linearly in $k$; `cosine` {cite:p}`nichol2021improved` takes
+# noise grow linearly in $k$; `cosine`, close to that of {cite:t}`nichol2021improved`, takes
 # $\bar\alpha_k = \cos^2(0.97\, \tfrac{\pi}{2} \tfrac{k}{K})$. What matters is the ratio of signal
 # to noise, $\bar\alpha_k / (1 - \bar\alpha_k)$.
 

@@ -497,7 +497,8 @@ plt.show()
 # The weight $\lambda$ leads from DB ($\lambda \to 0$: single steps) to TB ($\lambda \to \infty$:
 # whole paths). DB and SubTB need a network for $\log F_\theta(x, t)$. A **forward-looking** flow
 # {cite:p}`pan2023forward` spares it what is known already. At $t = 1$ the flow is $R$; near $t = 0$
-# it is close to the reference process; in between it interpolates, and the network adds the rest:
+# it is close to the reference process; in between it interpolates {cite:p}`sendera2024`, and the
+# network adds the rest:
 #
 # $$
 # \log F_\theta(x, t) = t \log R(x) + (1 - t) \log \mathcal N(x; 0, \sigma^2 t I)

@@ -263,7 +263,6 @@ gl.explore(
 # We ask it of
 # log-weights among each other, by VarGrad, so that $\log Z_\theta$ need not be learned. With
 # finitely many Gaussian steps of fixed variance it cannot hold exactly: a small rest stays.
-#
 
 # %%
 rows = {}

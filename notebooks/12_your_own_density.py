@@ -438,8 +438,8 @@ ax.set_title(f"{close} of {dim} means agree within two standard errors")
 plt.show()
 
 # %% [markdown]
-# And the question that was asked: how sure may one be? For three tumours that the model is least,
-# less and somewhat sure of, here is the probability of *benign*: at the maximum, which is one number,
+# And the question that was asked: how sure may one be? Here are three tumours, the first of them the one
+# that the model is least sure of, with the probability of *benign*: at the maximum, which is one number,
 # and over the posterior, which also says how far from it the truth may be. `oversample` draws more
 # and keeps what importance resampling picks, so that quantiles need no weights.
 
