@@ -614,8 +614,7 @@ gl.explore(at_log_z, log_z_in_words, log_z_theta=halves)
 #
 # Let $Q(\tau) = R(x_1)\, P_B(\tau \mid x_1)/Z$ be the law of a path that is destroyed from a
 # perfect sample. By {eq}`eq-03-logw-rd`, $\log w = \log Z + \log Q(\tau) - \log P_F(\tau)$.
-# Averaged over both laws this gives the two bounds of {prf:ref}`thm-bounds`, and says what they are
-# off by:
+# Averaged over both laws this is {prf:ref}`thm-bounds`, the two bounds and what they are off by:
 #
 # $$
 # \begin{aligned}
@@ -759,7 +758,8 @@ plt.show()
 
 # %% [markdown]
 # So on-policy TB has no magic of its own: it descends the same slope as reverse KL, and inherits
-# its habit of settling on a few modes. Two differences remain. The *estimate* of the slope is
+# its habit of settling on a few modes, since an average over $P_F$ does not see what $P_F$ leaves
+# out. Two differences remain. The *estimate* of the slope is
 # another one, which is the next section. And TB may leave the policy, which is the last.
 #
 # ## 6. Two estimates of one gradient
@@ -920,8 +920,8 @@ plt.show()
 
 # %% [markdown]
 # On-policy, then, TB's case is its price, not its noise: no graph through the simulation, no
-# gradient of the energy. A **Langevin** drift, which adds a learned multiple of the score to $u$,
-# brings the energy's gradient back in as an *input*.
+# gradient of the energy. A **Langevin** drift, which adds a learned multiple of $\nabla \log R$ to
+# $u$, brings the energy's gradient back in as an *input*.
 #
 # ## 7. What leaving the policy buys
 #

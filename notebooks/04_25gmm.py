@@ -235,7 +235,8 @@ plt.show()
 
 # %% [markdown]
 # How it came to be, at a dozen moments of the training (the first ones close together). While
-# exploration lasts, samples lie between the modes; the outermost come last.
+# exploration is strong the samples spread over the whole grid, between the modes and often beyond
+# their share on the outside; as it fades they gather in all of them.
 
 # %% tags=["lesson"]
 moments = list(snapshots)

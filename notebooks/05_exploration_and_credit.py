@@ -1070,7 +1070,7 @@ for ax, values, word in zip(
     ax.set_ylim(min(0, *at), None)
 axes[1].legend(loc="lower right")
 gain = noise[math.inf] / noise[0.8]
-axes[0].set_title(f"λ = 0.8: noise of TB / {gain:.1f}")
+axes[0].set_title(f"λ = 0.8: {1 / gain:.0%} of TB's noise")
 axes[1].set_title(
     f"cosine {direction[0.8][0]:.2f} ± {2 * direction[0.8][1]:.2f}"
 )

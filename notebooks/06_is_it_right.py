@@ -275,6 +275,7 @@ lines.append("|:---|" + "---:|" * middle.shape[1])
 for name, row in middle.iterrows():
     form = ".0%" if "ESS" in name else ".2g"
     form = ".0f" if NEEDS[name] == "the modes" else form
+    row = row.where(row.abs() > 1e-6, 0.0)  # no digits of rounding
     cells = " | ".join(f"{value:{form}}" for value in row)
     lines.append(f"| {name} | {cells} |")
 display(Markdown("\n".join(lines)))
@@ -410,7 +411,7 @@ display(Markdown("\n".join(lines)))
 # sampler can reach all of the target*. If it cannot, the ladder leads to the logarithm of the mass
 # that it can reach.
 
-# %% mystnb={"figure": {"name": "fig-06-ladder", "caption": "K-sample bounds of two samplers (points, with 95% intervals), against the number of samples K; the curve is the delta method's. The ladder of the sampler that is too wide ends at log Z. That of the blind one is flat from the first rung on, at the log of the mass that it sees."}, "image": {"alt": "Two series of points against K on a logarithmic axis. One rises from below to the dashed line of the true log Z along a curve; the other is a horizontal line well below it."}}
+# %% mystnb={"figure": {"name": "fig-06-ladder", "caption": "K-sample bounds of two samplers (points, with 95% intervals), against the number of samples K; the curve is the delta method's, which holds from a few samples on. The ladder of the sampler that is too wide ends at log Z. That of the blind one is flat from the first rung on, at the log of the mass that it sees."}, "image": {"alt": "Two series of points against K on a logarithmic axis. One rises from below to the dashed line of the true log Z along a curve; the other is a horizontal line well below it."}}
 sizes = [2**k for k in range(0, 11, 2)]
 ladder_n = 2**16 if profile != "smoke" else 2**12
 figure, ax = plt.subplots(figsize=(6.4, 3.8))
@@ -575,8 +576,8 @@ plt.show()
 # \mathbb E\big[W_2^2\big] \gtrsim D^2\, \frac K2\, \sqrt{\frac{4\, m (1-m)}{\pi n}} .
 # $$ (eq-06-floor)
 #
-# So the **floor** of $W_2$ on 25 modes falls as $n^{-1/4}$: to halve it takes sixteen times the
-# samples, and optimal transport costs the cube of $n$. A result at the floor is as good as this
+# So on 25 modes the **floor** of $W_2$ has a part that falls as $n^{-1/4}$: to halve it takes sixteen
+# times the samples, and optimal transport costs the cube of $n$. A result at the floor is as good as this
 # metric can tell. It is *not* evidence that the modes are right inside.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-06-floor", "caption": "Left: distances of n samples of each sampler from n exact samples; the band holds 95% of the distances of exact samples from exact samples. Right: the floor against n (mean and standard deviation) and the noise of mode counts alone."}, "image": {"alt": "Left: strips of points by sampler; only the sampler with missing modes and the one with wrong weights lie clearly above a grey band. Right: the floor falls slowly with n, along a straight line on double logarithmic axes."}}
@@ -595,7 +596,7 @@ sns.stripplot(
 ax.axvspan(low, high, color=GREY, alpha=0.25, linewidth=0)
 ax.set(ylabel="", xlabel=f"$W_2$, {n} against {n} samples")
 seen = [k for k, v in drawn.items() if v["W2"].median() > high]
-ax.set_title(f"{len(seen)} of 6 leave the floor")
+ax.set_title(f"{len(seen)} of 6 diseases leave the floor")
 sizes = [k for k in (30, 60, 120, 250, 500) if k <= max(n, 120)]
 means, spreads = [], []
 for size in sizes:
@@ -625,6 +626,10 @@ right.set_title(f"The floor falls as $n^{{-{slope:.2f}}}$")
 plt.show()
 
 # %% [markdown]
+# With few samples the measured floor is higher, and falls faster: a surplus then has to go further
+# than to the next mode, and inside a mode the points are far apart. With some hundreds the counts are
+# what is left of it.
+#
 # The **maximum mean discrepancy** compares means of a kernel instead, here $k(x, y) =
 # e^{-|x - y|^2 / 2h^2}$ with $h$ the median distance {cite:p}`gretton2012`:
 #
