@@ -153,9 +153,9 @@ Markdown("\n".join(lines))
 
 # %% [markdown]
 # *Rows of the paper's tables for which this book has full runs, their cells that can be compared, and
-# how many of these do not differ from the published ones by Welch tests at the level $5\%$, adjusted
-# over all cells of the table. With so few seeds that is no proof of equality. [Results](15_results) has the rows,
-# and says what has not been run.*
+# how many of these do not differ from the published ones by Welch tests adjusted over all cells of
+# the table. With so few seeds that is no proof of equality. [Results](15_results) has the rows, and
+# says what has not been run.*
 #
 # ## The picture of one fault
 #
