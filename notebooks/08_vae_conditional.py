@@ -34,10 +34,11 @@
 import importlib.util
 import os
 
+book = "gfn-diffusion-samplers"
 if importlib.util.find_spec("gfnlite") is None:
-    book = "gfn-diffusion-samplers"
     os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
     os.system(f"pip install -q './{book}/gfnlite[all]'")
+if os.path.isdir(book):  # also when the kernel is started again
     os.chdir(f"{book}/notebooks")
 
 # %%
@@ -112,12 +113,42 @@ posterior = VAEPosterior(
 vae, images = posterior.vae, held_out.images
 print(f"to train on: {train}\nto evaluate on: {held_out}")
 
-# %% tags=["lesson"] mystnb={"figure": {"name": "fig-vae-images", "caption": "Evaluation images (first row of each pair), and the decoded means of the encoder's Gaussians (second row)."}, "image": {"alt": "Two pairs of rows of ten handwritten digits; the second row of each pair is a slightly smoother copy of the first."}}
-shown = images[:20]
+# %% [markdown]
+# How wrong is the encoder? For one image, adaptive importance sampling finds $\log Z(x)$ to a hundredth
+# of a nat with 110,000 draws of its own, and exact posterior samples by the way. That was done once for
+# the evaluation images (`python -m reproduce vae --truth`) and is read here. The sampler never sees it.
+
+# %%
+folder = Path("../reproduce/results/vae")
+known = json.loads((folder / "truth.json").read_text())
+weights = Path(gl.__file__).with_name("data") / "vae.safetensors"
+digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+assert known["weights_sha256"] == digest, "the truth of other weights"
+of_set = known["sets"][held_out.name]
+log_z, error, ess, encoder = (
+    torch.tensor(of_set[name])
+    for name in ("log_z", "error", "ess", "encoder_elbo")
+)
+exact_z = load_file(folder / "truth.safetensors")[held_out.name].float()
+exact = posterior.state(exact_z, images[:, None])
+truth = Truth(log_z, error, ess, exact)
+
+# %% tags=["lesson"] mystnb={"figure": {"name": "fig-vae-encoder", "caption": "Left: how far the encoder's ELBO is below the true log Z(x) of each evaluation image, which is the Kullback–Leibler divergence of its Gaussian from the posterior. Right: the six images that it explains worst (top), and the decoded means of its Gaussians (bottom): the means look right, so what is wrong is the rest of the posterior."}, "image": {"alt": "Left: dots that rise from near zero to many nats over the images in order. Right: six handwritten digits, and below them slightly smoother copies."}}
+gap = log_z - encoder
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(9.5, 3.4), width_ratios=[1.2, 1]
+)
+left.plot(gap.sort().values, ".", color=gl.plots.GREY)
+left.set(xlabel="images, best encoded first", ylabel="nats below the truth")
+left.set_ylim(bottom=0)
+left.set_title(
+    f"The encoder is off by {gap.mean():.1f} nats on average, "
+    f"{gap.max():.0f} at worst"
+)
+shown = images[gap.argsort(descending=True)[:6]]
 decoded = vae.decode(vae.encode(shown)[0])
-pairs = [shown[:10], decoded[:10], shown[10:], decoded[10:]]
-axes = gl.plots.images(torch.cat(pairs))
-axes.set_title("What the autoencoder keeps of an image")
+gl.plots.images(torch.cat([shown, decoded]), right, columns=6)
+right.set_title("Its means look right all the same")
 plt.show()
 
 # %% [markdown]
@@ -273,10 +304,6 @@ print(
 # %% [markdown]
 # ## Image by image against the truth
 #
-# For one image, adaptive importance sampling finds $\log Z(x)$ to a hundredth of a nat with 110,000
-# draws of its own, and exact posterior samples by the way. That was done once for the evaluation
-# images (`python -m reproduce vae --truth`) and is read here. The sampler never sees them.
-#
 # Of several trajectories of one image, the logarithm of the mean weight is a better bound than the
 # mean logarithm {cite:p}`burda2016iwae`: what a sampler is worth once its samples are weighted.
 #
@@ -303,20 +330,6 @@ print(
 # :::
 
 # %%
-folder = Path("../reproduce/results/vae")
-known = json.loads((folder / "truth.json").read_text())
-weights = Path(gl.__file__).with_name("data") / "vae.safetensors"
-digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-assert known["weights_sha256"] == digest, "the truth of other weights"
-of_set = known["sets"][held_out.name]
-log_z, error, ess, encoder = (
-    torch.tensor(of_set[name])
-    for name in ("log_z", "error", "ess", "encoder_elbo")
-)
-exact_z = load_file(folder / "truth.safetensors")[held_out.name].float()
-exact = posterior.state(exact_z, images[:, None])
-truth = Truth(log_z, error, ess, exact)
-
 # images, and trajectories of each
 count, n = (10, 100) if smoke else (100, 1000)
 evaluations = {}
@@ -395,7 +408,6 @@ plt.show()
 # from a standard normal: grey circles are the encoder's Gaussian at 1, 2 and 3 standard deviations.
 
 # %%
-gap = log_z - encoder
 worst = {
     int(digit): int((gap - 1e9 * (held_out.labels != digit)).argmax())
     for digit in held_out.labels.unique()
@@ -519,7 +531,7 @@ Markdown("\n".join(lines))
 # image has no such error. The learned variance, the number of steps and exploration make no
 # difference here that this study could see.
 #
-# ## What went wrong
+# ## What went wrong: a number about one image, and latents of others
 #
 # **The pooled number.** The paper's column "log Z RW" for this task takes one trajectory for each of
 # the 100 evaluation images and averages their weights $w$ *over images*. But $\mathbb E[w] = Z(x)$ is

@@ -34,10 +34,11 @@
 import importlib.util
 import os
 
+book = "gfn-diffusion-samplers"
 if importlib.util.find_spec("gfnlite") is None:
-    book = "gfn-diffusion-samplers"
     os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
     os.system(f"pip install -q './{book}/gfnlite[all]'")
+if os.path.isdir(book):  # also when the kernel is started again
     os.chdir(f"{book}/notebooks")
 
 # %% tags=["hide-input"]
@@ -103,6 +104,73 @@ def table(head, rows):
 
 
 # %% [markdown]
+# ## Cut in two, a training is the same training
+#
+# The promise first, since all that follows rests on it. Here one training runs to its end; another with
+# the same settings gets a Ctrl-C from inside at iteration 200, and a third goes on from what that one
+# left in its folder.
+
+# %%
+config = gl.Config(
+    steps=20,
+    batch_size=64,
+    hidden=32,
+    iterations=500,
+    sigma2=5.0,
+    exploration=4.0,
+)
+
+
+def ctrl_c(sampler, entry):
+    if entry["iteration"] >= 200:
+        signal.raise_signal(signal.SIGINT)
+
+
+whole = gl.GFNDiffusion(gl.gmm9, config=config).fit(progress=False)
+with tempfile.TemporaryDirectory() as folder:
+    cut = gl.GFNDiffusion(gl.gmm9, config=config)
+    try:
+        cut.fit(folder=folder, progress=False, callbacks=ctrl_c)
+    except KeyboardInterrupt:
+        print(f"interrupted at iteration {cut.iteration}, which left")
+        print(*sorted(path.name for path in Path(folder).iterdir()))
+    again = gl.GFNDiffusion(gl.gmm9, config=config)  # another process
+    again.fit(folder=folder, progress=False)
+pairs = zip(
+    whole.policy.parameters(), again.policy.parameters(), strict=True
+)
+identical = all(torch.equal(a, b) for a, b in pairs)
+print("weights are identical:", identical)
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-reproduce-resume", "caption": "The ELBO of a training that nothing disturbed (line), and of one that was interrupted and gone on with (dots). They are the same numbers, to the last bit."}, "image": {"alt": "A grey rising curve with dots on it, blue before the interruption at iteration 200 and orange after it, all of them exactly on the curve."}}
+figure, ax = plt.subplots(figsize=(6.4, 3.4))
+t, y = zip(
+    *((e["iteration"], e["elbo"]) for e in whole.history), strict=True
+)
+ax.plot(t, y, color=GREY, lw=3, label="undisturbed")
+for color, label, chosen in (
+    (BLUE, "before Ctrl-C", lambda i: i <= cut.iteration),
+    (ORANGE, "after it", lambda i: i > cut.iteration),
+):
+    dots = [e for e in again.history if chosen(e["iteration"])]
+    ax.plot(
+        [e["iteration"] for e in dots],
+        [e["elbo"] for e in dots],
+        ".",
+        color=color,
+        label=label,
+    )
+ax.set_xlabel("iteration")
+ax.set_ylabel("ELBO, nats")
+furthest = max(
+    abs(a["elbo"] - b["elbo"])
+    for a, b in zip(whole.history, again.history, strict=True)
+)
+ax.set_title(f"Cut in two, and {furthest:g} nats apart")
+ax.legend()
+plt.show()
+
+# %% [markdown]
 # ## One machine
 #
 # An **experiment** is a file in `reproduce/experiments/`: a task, its methods, the seeds of each
@@ -144,68 +212,8 @@ say(f"{command} {what}")
 # The command that starts is the command that goes on: finished runs are skipped, and others begin
 # at their checkpoint. This is no approximation. A checkpoint has the networks, the optimiser, the
 # random states and the replay buffers, so that a training which was cut in two is *the same*
-# training. The rows of annealing train nothing and have no checkpoints: each of their seeds is done or
-# begins anew. See for yourself, with a Ctrl-C from inside:
-
-# %%
-config = gl.Config(
-    steps=20,
-    batch_size=64,
-    hidden=32,
-    iterations=500,
-    sigma2=5.0,
-    exploration=4.0,
-)
-
-
-def ctrl_c(sampler, entry):
-    if entry["iteration"] >= 200:
-        signal.raise_signal(signal.SIGINT)
-
-
-whole = gl.GFNDiffusion(gl.gmm9, config=config).fit(progress=False)
-with tempfile.TemporaryDirectory() as folder:
-    cut = gl.GFNDiffusion(gl.gmm9, config=config)
-    try:
-        cut.fit(folder=folder, progress=False, callbacks=ctrl_c)
-    except KeyboardInterrupt:
-        print(f"interrupted at iteration {cut.iteration}, which left")
-        print(*sorted(path.name for path in Path(folder).iterdir()))
-    again = gl.GFNDiffusion(gl.gmm9, config=config)  # another process
-    again.fit(folder=folder, progress=False)
-pairs = zip(
-    whole.policy.parameters(), again.policy.parameters(), strict=True
-)
-identical = all(torch.equal(a, b) for a, b in pairs)
-print("weights are identical:", identical)
-
-# %% mystnb={"figure": {"name": "fig-reproduce-resume", "caption": "The ELBO of a training that nothing disturbed (line), and of one that was interrupted and gone on with (dots). They are the same numbers, to the last bit."}, "image": {"alt": "A grey rising curve with dots on it, blue before the interruption at iteration 200 and orange after it, all of them exactly on the curve."}}
-figure, ax = plt.subplots(figsize=(6.4, 3.4))
-t, y = zip(
-    *((e["iteration"], e["elbo"]) for e in whole.history), strict=True
-)
-ax.plot(t, y, color=GREY, lw=3, label="undisturbed")
-for color, label, chosen in (
-    (BLUE, "before Ctrl-C", lambda i: i <= cut.iteration),
-    (ORANGE, "after it", lambda i: i > cut.iteration),
-):
-    dots = [e for e in again.history if chosen(e["iteration"])]
-    ax.plot(
-        [e["iteration"] for e in dots],
-        [e["elbo"] for e in dots],
-        ".",
-        color=color,
-        label=label,
-    )
-ax.set_xlabel("iteration")
-ax.set_ylabel("ELBO, nats")
-furthest = max(
-    abs(a["elbo"] - b["elbo"])
-    for a, b in zip(whole.history, again.history, strict=True)
-)
-ax.set_title(f"Cut in two, and {furthest:g} nats apart")
-ax.legend()
-plt.show()
+# training: the figure above. The rows of annealing train nothing and have no checkpoints: each of their
+# seeds is done or begins anew.
 
 # %% [markdown]
 # ### Several at once, and one GPU for many
@@ -248,14 +256,14 @@ print(json.dumps({"rows": rows, "names": seed_names.table()}))
 """
 asked = json.loads(shell(f"python -c {shlex.quote(ASKED)}"))
 
-made = []  # of committed rows at the paper's settings
+made = []  # of committed rows of the full profile
 for path in sorted((ROOT / "reproduce" / "results").glob("*.json")):
     result = json.loads(path.read_text())
     for row in result.get("rows", []):
         if row["seeds"] and row["profile"] == "full":
             made.append(row | {"task": result["task"]})
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-reproduce-cost", "caption": "Minutes that the training of a committed row took, all its seeds together, at the paper's settings, on the device that its record names."}, "image": {"alt": "Horizontal bars of training minutes, one for each committed row, coloured by device."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-reproduce-cost", "caption": "Minutes that the training of a committed row took, all its seeds together, in the full profile, on the device that its record names."}, "image": {"alt": "Horizontal bars of training minutes, one for each committed row, coloured by device."}}
 kinds = list(dict.fromkeys(row["device"] for row in made))
 minutes = [
     row["metrics"]["seconds"]["mean"] * len(row["seeds"]) / 60
@@ -404,34 +412,11 @@ say(f"{command} {what}")
 # | cancelled in mid-training | all save a checkpoint | the same | the same |
 # | dependencies | `afterok`, `afterany` | passed on to Slurm by hand | from files: what it is best at |
 #
-# In time there is little to choose: four runs took about as long with each, most of it Python's
-# start, but for the third, which took twice as long and had no requeue. What decides is the rest. Prepare, run and collect are no graph that needs an
-# engine, and the runner itself already skips what is finished and goes on from checkpoints. Once a
-# study has many stages that hand files to each other, take Snakemake; for sweeps in Python whose jobs
-# are functions, submitit.
-#
-# ## By the names of the code before
-#
-# Whoever comes from the repository that this book grew from, or from the paper's code, has scripts
-# with its flags. They work, as flags, as a YAML file, or as variables under Slurm:
-#
-# ```bash
-# python -m reproduce train --energy many_well --T 50 --local_search
-# python -m reproduce train --from-yaml manywell.yaml
-# ENERGY=many_well T=50 LOCAL_SEARCH=1 sbatch reproduce/slurm/run_gfn.sh
-# ```
-#
-# Each name means one setting here, or is refused with the reason. A variable is called as its flag,
-# in capitals; a switch such as `LOCAL_SEARCH` is on if it says `1`, and off if it is empty or not set.
-# A key of YAML is called as its flag too, except where the table, which the program itself reads,
-# says otherwise.
-
-# %% tags=["hide-input"]
-lines = []
-for name in asked["names"]:
-    other = "" if name["key"] == name["flag"][2:] else name["key"]
-    lines.append([name["flag"], name["option"], name["meaning"], other])
-table(["flag", "here", "meaning", "in YAML, if other"], lines)
+# In time, arrays and submitit did not differ: most of what four small runs take is Python's start.
+# Snakemake took twice as long, without a requeue. What decides is the rest. Prepare, run and collect are
+# no graph that needs an engine, and the runner itself already skips what is finished and goes on from
+# checkpoints. Once a study has many stages that hand files to each other, take Snakemake; for sweeps in
+# Python whose jobs are functions, submitit.
 
 # %% [markdown]
 # ## Watching a training, and its time
@@ -494,7 +479,34 @@ table(["flag", "here", "meaning", "in YAML, if other"], lines)
 # | the same settings are the same folder, others another | hashes compared, with settings written in other ways and other orders |
 # | what is in a table came from code that is committed | `report` leaves out dirty runs, and says so |
 # | hostile values stay values | options and settings with blanks, `;` and `$(…)` are given to a real Slurm: each is refused as the value it is, and none is executed |
+
+# %% [markdown]
+# ## By the names of the code before
 #
+# Whoever comes from the repository that this book grew from, or from the paper's code, has scripts
+# with its flags. They work, as flags, as a YAML file, or as variables under Slurm:
+#
+# ```bash
+# python -m reproduce train --energy many_well --T 50 --local_search
+# python -m reproduce train --from-yaml manywell.yaml
+# ENERGY=many_well T=50 LOCAL_SEARCH=1 sbatch reproduce/slurm/run_gfn.sh
+# ```
+#
+# Each name means one setting here, or is refused with the reason. A variable is called as its flag,
+# in capitals; a switch such as `LOCAL_SEARCH` is on if it says `1`, and off if it is empty or not set.
+# A key of YAML is called as its flag too, except where the table, which the program itself reads,
+# says otherwise.
+
+# %% tags=["hide-input"]
+lines = []
+for name in asked["names"]:
+    other = "" if name["key"] == name["flag"][2:] else name["key"]
+    lines.append([name["flag"], name["option"], name["meaning"], other])
+names = table(["flag", "here", "meaning", "in YAML, if other"], lines)
+summary = f"<summary>{len(lines)} names, one by one</summary>"
+HTML(f"<details>{summary}{names.data}</details>")
+
+# %% [markdown]
 # ## In five lines
 #
 # 1. A run is a chapter of this book, executed with other parameters; the command that starts it is

@@ -16,7 +16,7 @@
 #
 # Before anyone trains a network: give the same energy to a few thousand particles, start them in a
 # wide Gaussian, and turn the target on slowly. How far does that get, counted in calls of the energy?
-# Often further than one would like to admit.
+# Often further than one would like to admit, as the first figure shows.
 #
 # :::{admonition} At a glance
 # **You will** run annealed importance sampling and annealed sequential Monte Carlo on the book's
@@ -25,7 +25,7 @@
 # **You will be able to** say what a trained sampler must offer beyond them, and to read a
 # comparison of both without being fooled by either.
 #
-# **You need** [Twenty-five modes](04_25gmm). **Time**: 5 minutes to read; about a minute to run on
+# **You need** [Twenty-five modes](04_25gmm). **Time**: 10 minutes to read; about a minute to run on
 # one CPU core.
 # :::
 
@@ -34,10 +34,11 @@
 import importlib.util
 import os
 
+book = "gfn-diffusion-samplers"
 if importlib.util.find_spec("gfnlite") is None:
-    book = "gfn-diffusion-samplers"
     os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
     os.system(f"pip install -q './{book}/gfnlite[all]'")
+if os.path.isdir(book):  # also when the kernel is started again
     os.chdir(f"{book}/notebooks")
 
 # %%
@@ -84,6 +85,70 @@ target = gl.named_target(task)
 print(f"{task}, {method}, profile {profile}, seeds {seeds}")
 
 Markdown(config.markdown(always=config.describe()))
+
+# %% [markdown]
+# ## How far it gets
+#
+# One question for both: how wrong is $\log Z$ after so many calls of the energy? The lines are
+# populations annealed here, more slowly from left to right: annealed importance sampling (AIS) gives
+# each particle a weight, sequential Monte Carlo (SMC) resamples by the weights on the way. The points
+# are trained samplers, read from `reproduce/results`, their calls those of the training, without the
+# 20,000 of the estimate.
+
+# %% tags=["lesson"]
+here = Path.cwd()
+results = next(
+    folder / "reproduce" / "results"
+    for folder in (here, *here.parents)
+    if (folder / "reproduce" / "published.json").exists()
+)
+LADDER = (0.5, 0.8, 0.9, 0.95) if profile != "smoke" else (0.3, 0.5)
+REPEATS = 3 if profile != "smoke" else 1
+shown = ("25gmm", "manywell32")
+annealed = {}
+for name in shown:
+    for row in gl.annealing.METHODS:
+        points = annealed[name, row] = []
+        for level in LADDER:
+            tried = gl.annealing.preset(name, row, profile, keep=level)
+            runs = [
+                gl.annealing.anneal(gl.named_target(name), tried, seed)[0]
+                for seed in range(REPEATS)
+            ]
+            truth = gl.named_target(name).log_z
+            error = sum(abs(run.log_z - truth) for run in runs) / REPEATS
+            calls = sum(run.energy_calls for run in runs) / REPEATS
+            points.append((calls, error))
+
+# %% tags=["lesson", "hide-input"] mystnb={"figure": {"name": "fig-classical-calls", "caption": "Mean absolute error of the estimate of log Z against energy calls. Lines: annealed particles, mean of three populations. Points: the trained samplers whose results are committed, each named in a table further down."}, "image": {"alt": "Two log-log panels, one for each target, with falling lines for AIS and SMC and scattered points for trained samplers."}}
+trained = {name: [] for name in shown}
+figure, axes = plt.subplots(1, len(shown), figsize=(9.5, 4), squeeze=False)
+for ax, name in zip(axes[0], shown, strict=True):
+    lines = zip(gl.annealing.METHODS, (ORANGE, BLUE), strict=True)
+    for row, colour in lines:
+        calls, errors = zip(*annealed[name, row], strict=True)
+        ax.loglog(calls, errors, "o-", color=colour, label=row)
+    file = results / f"{name}.json"
+    rows = json.loads(file.read_text())["rows"] if file.exists() else []
+    for row in rows:
+        if row["seeds"] and row["method"] in gl.METHODS:
+            truth = gl.named_target(name).log_z
+            values = row["metrics"]["log_z_is"]["values"]
+            error = sum(abs(v - truth) for v in values) / len(values)
+            calls = row["metrics"]["energy_calls"]["mean"]
+            marker = "^" if "LP" in row["method"].split("+") else "x"
+            ax.loglog(calls, max(error, 1e-4), marker, color=GREY)
+            label = f"{row['method']} ({row['profile']})"
+            trained[name].append((calls, error, label))
+    least = [
+        min(e for _, e in annealed[name, m]) for m in gl.annealing.METHODS
+    ]
+    ax.set(xlabel="energy calls", ylabel="error of log Z (nats)")
+    ax.set_title(f"{name}: {min(least):.2g} nats without training")
+axes[0, 0].plot([], [], "x", color=GREY, label="trained")
+axes[0, 0].plot([], [], "^", color=GREY, label="trained, with LP")
+axes[0, 0].legend()
+plt.show()
 
 # %% [markdown]
 # ## A bridge of densities
@@ -182,65 +247,8 @@ plt.show()
 # %% [markdown]
 # ## Against trained samplers
 #
-# The same question for both: how wrong is $\log Z$ after so many calls of the energy? The lines are
-# populations annealed here, more slowly from left to right; the points are trained samplers, read from
-# `reproduce/results`, their calls those of the training, without the 20,000 of the estimate, and each
-# named by method and profile.
-
-# %% tags=["lesson"]
-here = Path.cwd()
-results = next(
-    folder / "reproduce" / "results"
-    for folder in (here, *here.parents)
-    if (folder / "reproduce" / "published.json").exists()
-)
-LADDER = (0.5, 0.8, 0.9, 0.95) if profile != "smoke" else (0.3, 0.5)
-REPEATS = 3 if profile != "smoke" else 1
-shown = ("25gmm", "manywell32")
-annealed = {}
-for name in shown:
-    for row in gl.annealing.METHODS:
-        points = annealed[name, row] = []
-        for level in LADDER:
-            tried = gl.annealing.preset(name, row, profile, keep=level)
-            runs = [
-                gl.annealing.anneal(gl.named_target(name), tried, seed)[0]
-                for seed in range(REPEATS)
-            ]
-            truth = gl.named_target(name).log_z
-            error = sum(abs(run.log_z - truth) for run in runs) / REPEATS
-            calls = sum(run.energy_calls for run in runs) / REPEATS
-            points.append((calls, error))
-
-# %% tags=["lesson", "hide-input"] mystnb={"figure": {"name": "fig-classical-calls", "caption": "Mean absolute error of the estimate of log Z against energy calls. Lines: annealed particles, mean of three populations. Points: the trained samplers whose results are committed, each named in the table below."}, "image": {"alt": "Two log-log panels, one for each target, with falling lines for AIS and SMC and scattered points for trained samplers."}}
-trained = {name: [] for name in shown}
-figure, axes = plt.subplots(1, len(shown), figsize=(9.5, 4), squeeze=False)
-for ax, name in zip(axes[0], shown, strict=True):
-    lines = zip(gl.annealing.METHODS, (ORANGE, BLUE), strict=True)
-    for row, colour in lines:
-        calls, errors = zip(*annealed[name, row], strict=True)
-        ax.loglog(calls, errors, "o-", color=colour, label=row)
-    file = results / f"{name}.json"
-    rows = json.loads(file.read_text())["rows"] if file.exists() else []
-    for row in rows:
-        if row["seeds"] and row["method"] in gl.METHODS:
-            truth = gl.named_target(name).log_z
-            values = row["metrics"]["log_z_is"]["values"]
-            error = sum(abs(v - truth) for v in values) / len(values)
-            calls = row["metrics"]["energy_calls"]["mean"]
-            marker = "^" if "LP" in row["method"].split("+") else "x"
-            ax.loglog(calls, max(error, 1e-4), marker, color=GREY)
-            label = f"{row['method']} ({row['profile']})"
-            trained[name].append((calls, error, label))
-    least = [
-        min(e for _, e in annealed[name, m]) for m in gl.annealing.METHODS
-    ]
-    ax.set(xlabel="energy calls", ylabel="error of log Z (nats)")
-    ax.set_title(f"{name}: {min(least):.2g} nats without training")
-axes[0, 0].plot([], [], "x", color=GREY, label="trained")
-axes[0, 0].plot([], [], "^", color=GREY, label="trained, with LP")
-axes[0, 0].legend()
-plt.show()
+# Back to the first figure, whose points have names: method and profile. A row is *beaten* if some
+# population has no more error for no more calls.
 
 # %% tags=["lesson", "hide-input"]
 lines = ["| target | beaten | not beaten |", "|:---|:---|:---|"]
@@ -257,10 +265,8 @@ for name in shown:
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# A row is beaten if some population has no more error for no more calls. That is what this figure
-# says of these two targets, with a few populations each, and no more.
-#
-# Three things keep this from being the end of the story.
+# That is what the figure says of these two targets, with a few populations each, and no more. Three things
+# keep it from being the end of the story.
 #
 # 1. **Every new sample costs the whole ladder again.** A trained sampler draws the next million for
 #    $T$ passes of a network each, and no call of the energy at all, unless its drift sees the
@@ -280,7 +286,7 @@ Markdown("\n".join(lines))
 # 2. AIS keeps the weights, SMC resamples by them; both are unbiased but for levels and step sizes that
 #    adapt on the way.
 # 3. Both go in the same ledger as trained samplers: `AIS+MALA` and `SMC+MALA` are rows of it.
-# 4. For one target, once, compare with them first: the cell below the figure counts who wins on which.
+# 4. For one target, once, compare with them first: many trained samplers are beaten on the two above.
 # 5. Training pays by what comes after: cheap samples, conditions, and bounds from both sides without a
 #    second ladder.
 #

@@ -38,8 +38,8 @@
 # is said of its branch `main` at commit `255b499`; it has been developed since. We owe its authors
 # the method, the targets, the protocol and a table to compare with, and thank them for publishing
 # all of it: a fault in code that nobody can read is never found. Most of these faults cost time or
-# precision, not the paper's conclusions. The table under the setup counts how many of its cells this
-# book reproduces. The last four exhibits are nobody else's: they come from the code from which
+# precision, not the paper's conclusions. The table under the setup counts in how many of
+# its cells our own runs differ. The last four exhibits are nobody else's: they come from the code from which
 # this project began. And all broken cells are ours, written for this page to show one fault each.
 
 # %% tags=["remove-cell"]
@@ -47,10 +47,11 @@
 import importlib.util
 import os
 
+book = "gfn-diffusion-samplers"
 if importlib.util.find_spec("gfnlite") is None:
-    book = "gfn-diffusion-samplers"
     os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
     os.system(f"pip install -q './{book}/gfnlite[all]'")
+if os.path.isdir(book):  # also when the kernel is started again
     os.chdir(f"{book}/notebooks")
 
 # %%
@@ -129,7 +130,7 @@ RESULTS = {
     for path in sorted((root / "reproduce/results").glob("*.json"))
 }
 lines = [
-    "| task | rows | cells compared | match |",
+    "| task | rows run | cells compared | no difference found |",
     "|:---|---:|---:|---:|",
 ]
 for task in ("25gmm", "manywell32"):
@@ -152,10 +153,9 @@ for task in ("25gmm", "manywell32"):
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# *Rows of the paper's tables for which this book has full runs, their cells that can be compared, and
-# how many of these do not differ from the published ones by Welch tests adjusted over all cells of
-# the table. With so few seeds that is no proof of equality. [Results](15_results) has the rows, and
-# says what has not been run.*
+# *Rows and cells of the paper's tables for which this book has full runs, and in how many cells a test
+# finds no difference. [Results](15_results) has the rows, says what has not been run, and how large a
+# difference the tests could have missed.*
 #
 # ## The picture of one fault
 #
@@ -1469,7 +1469,8 @@ for label, colour, marker in (
 ax.legend(loc="upper center", bbox_to_anchor=(0.3, -0.1), ncols=3)
 finite = [value for value in factors.values() if value]
 ax.set_title(
-    f"Median factor {statistics.median(finite):.1f} where there is one; only\n"
+    f"Median factor {statistics.median(finite):.1f} where there is one;"
+    " only\n"
     "two of the seventeen faults ever raise an error"
 )
 plt.show()
@@ -1729,8 +1730,8 @@ agreed = [
 ]
 lines += [
     "",
-    f"The ledger finds {sum(agreed)} of these {len(agreed)} cells of ours to "
-    "match the paper's. After ± stands half of the 95% interval.",
+    f"The ledger finds {sum(agreed)} of these {len(agreed)} cells of ours "
+    "to match the paper's. After ± stands half of the 95% interval.",
 ]
 Markdown("\n".join(lines))
 

@@ -22,6 +22,8 @@
 # **You will** train on twenty-five modes with settings of your own, make an energy with sliders and
 # train on it, and let Langevin chains race a sampler for the same number of energy calls.
 #
+# **You will be able to** guess, before you train on an energy of your own, which setting will decide.
+#
 # **You need** Jupyter: `jupyter lab notebooks`, or a launch button at the top of this page. Without
 # it, the last picture of each experiment stands here, for the first value of each slider.
 # **Time**: as long as you like; half a minute an experiment on one CPU core.
@@ -36,10 +38,11 @@
 import importlib.util
 import os
 
+book = "gfn-diffusion-samplers"
 if importlib.util.find_spec("gfnlite") is None:
-    book = "gfn-diffusion-samplers"
     os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
     os.system(f"pip install -q './{book}/gfnlite[all]'")
+if os.path.isdir(book):  # also when the kernel is started again
     os.chdir(f"{book}/notebooks")
 
 # %%

@@ -263,7 +263,7 @@ def test_energy_calls_of_an_iteration():
         assert sampler.energy_calls == pytest.approx(n * calls, abs=batch), method
 
 
-@pytest.mark.equation("eq-05-forward-looking")
+@pytest.mark.equation("eq-03-fl")
 def test_forward_looking_flow(generator):
     sampler = gl.GFNDiffusion(
         gl.gmm25, objective="subtb", forward_looking=True, sigma2=5.0, steps=5, hidden=8

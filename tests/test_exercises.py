@@ -11,7 +11,6 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
-CHAPTERS = [path for path in NOTEBOOKS if path.stem != "15_results"]  # which is all tables
 SOLUTION = re.compile(r"^:::\{dropdown\} Solution\b.*?\n(.*?)^:::$", re.DOTALL | re.MULTILINE)
 FENCE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -54,13 +53,13 @@ def as_a_reader(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_solutions_run(path):
     cells = jupytext.read(path).cells
     assert run(path.stem, cells) == {}
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_chapter_has_three_to_five_exercises_with_solutions(path):
     text = "\n\n".join(c.source for c in jupytext.read(path).cells if c.cell_type == "markdown")
     assert text.count("## Exercises") == 1

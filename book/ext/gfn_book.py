@@ -4,6 +4,7 @@ bibliography that names its entries as the text does.
 
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -73,10 +74,18 @@ def mark_wide_images(app, doctree, docname):
     """A figure of several panels is too small on a phone: there it scrolls (see book.css)."""
     for image in doctree.findall(nodes.image):
         path = Path(app.srcdir) / image["uri"]
-        if path.suffix == ".png" and path.exists():
-            width, height = Image.open(path).size
+        if path.exists() and path.suffix in (".png", ".svg"):
+            width, height = size(path)
             if width > WIDE * height:
                 image["classes"].append("wide")
+
+
+def size(path):
+    """Width and height of a picture."""
+    if path.suffix == ".svg":
+        box = re.search(r'viewBox="[\d.-]+ [\d.-]+ ([\d.]+) ([\d.]+)"', path.read_text())
+        return tuple(map(float, box.groups()))
+    return Image.open(path).size
 
 
 def drop_repeated_scripts(app, pagename, templatename, context, doctree):
