@@ -153,10 +153,9 @@ for task in ("25gmm", "manywell32"):
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# *Rows of the paper's tables for which this book has full runs, their cells that can be compared, and
-# how many of these do not differ from the published ones by Welch tests adjusted over all cells of
-# the table. With so few seeds that is no proof of equality. [Results](15_results) has the rows, and
-# says what has not been run.*
+# *Rows and cells of the paper's tables for which this book has full runs, and in how many cells a test
+# finds no difference. [Results](15_results) has the rows, says what has not been run, and how large a
+# difference the tests could have missed.*
 #
 # ## The picture of one fault
 #
@@ -1471,7 +1470,8 @@ for label, colour, marker in (
 ax.legend(loc="upper center", bbox_to_anchor=(0.3, -0.1), ncols=3)
 finite = [value for value in factors.values() if value]
 ax.set_title(
-    f"Median factor {statistics.median(finite):.1f} where there is one; only\n"
+    f"Median factor {statistics.median(finite):.1f} where there is one;"
+    " only\n"
     "two of the seventeen faults ever raise an error"
 )
 plt.show()
@@ -1731,8 +1731,8 @@ agreed = [
 ]
 lines += [
     "",
-    f"The ledger finds {sum(agreed)} of these {len(agreed)} cells of ours to "
-    "match the paper's. After ± stands half of the 95% interval.",
+    f"The ledger finds {sum(agreed)} of these {len(agreed)} cells of ours "
+    "to match the paper's. After ± stands half of the 95% interval.",
 ]
 Markdown("\n".join(lines))
 
