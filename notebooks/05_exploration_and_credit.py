@@ -37,10 +37,11 @@
 import importlib.util
 import os
 
+book = "gfn-diffusion-samplers"
 if importlib.util.find_spec("gfnlite") is None:
-    book = "gfn-diffusion-samplers"
     os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
     os.system(f"pip install -q './{book}/gfnlite[all]'")
+if os.path.isdir(book):  # also when the kernel is started again
     os.chdir(f"{book}/notebooks")
 
 # %%
@@ -293,19 +294,19 @@ most = max(v for n, v in gained.items() if n != "TB")
 (lp_off, lp_on), steps = by_name["TB + LP"], SHORT["coarse_steps"]
 display(
     Markdown(
-        f"- **Blindness.** Exploration finds more modes in {finds} pairs of "
-        f"rows. No other ingredient alone adds more than {most}.\n"
+        f"- **Blindness.** Exploration finds more modes in {finds} pairs "
+        f"of rows. No other ingredient alone adds more than {most}.\n"
         f"- **What shows it.** With exploration the EUBO gap is smaller in "
-        f"{count(gap_fell('EUBO gap'), every_row)} pairs. Leaving LP aside, the "
-        f"ELBO gap is smaller in {count(gap_fell('ELBO gap'), no_lp)}: a "
+        f"{count(gap_fell('EUBO gap'), every_row)} pairs. Leaving LP aside, "
+        f"the ELBO gap is smaller in {count(gap_fell('ELBO gap'), no_lp)}: a "
         "sampler of a few modes is an easier thing to get right, and has "
         "less to be wrong about.\n"
-        f"- **The Langevin drift** alone finds {lp_off['modes']} modes with "
-        f"an ELBO gap of {lp_off['ELBO gap']:.2f}, and {lp_on['modes']} with "
-        f"{lp_on['ELBO gap']:.2f} when exploration is added; TB finds "
+        f"- **The Langevin drift** alone finds {lp_off['modes']} modes "
+        f"with an ELBO gap of {lp_off['ELBO gap']:.2f}, and "
+        f"{lp_on['modes']} with {lp_on['ELBO gap']:.2f} when exploration is added; TB finds "
         f"{plain['modes']} with {plain['ELBO gap']:.2f}, and "
-        f"{by_name['TB'][1]['modes']} with {by_name['TB'][1]['ELBO gap']:.2f}"
-        f". It asks for {steps + 1} energy calls a path of {steps} steps."
+        f"{by_name['TB'][1]['modes']} with "
+        f"{by_name['TB'][1]['ELBO gap']:.2f}. It asks for {steps + 1} energy calls a path of {steps} steps."
     )
 )
 
@@ -500,8 +501,8 @@ exactly = target.mode_mass[~inner].sum().item()
 display(
     Markdown(
         f"Look at the samples at $e = {amount:g}$, too: "
-        f"{sweep[amount]['modes']} modes are *found*, with a fifth of their "
-        f"mass or more, and yet the outer sixteen together have "
+        f"{sweep[amount]['modes']} modes are *found*, with a fifth of "
+        f"their mass or more, and yet the outer sixteen together have "
         f"{outside:.0%} of the samples where {exactly:.0%} is right."
     )
 )
@@ -684,8 +685,8 @@ some = held["weight"]["sampled"]
 display(
     Markdown(
         f"Means of three seeds. Nearest to the exact share is priority "
-        f"`{near}`; the least EUBO gap has `{tightest}`. The three seeds of "
-        f"`weight` have shares from {min(some):.0%} to {max(some):.0%}: "
+        f"`{near}`; the least EUBO gap has `{tightest}`. The three seeds "
+        f"of `weight` have shares from {min(some):.0%} to {max(some):.0%}: "
         "three are too few to say on which side of the truth it ends."
     )
 )
@@ -846,9 +847,9 @@ at_exact = target.log_reward(target.sample(samples, generator)).mean()
 undecided = torch.cat(nearer).quantile(0.5).item()
 display(
     Markdown(
-        f"Exact samples have a mean $\\log R$ of {at_exact:.1f}. In all five "
-        f"searches {fresh} of the modes met at the end had not been nearest "
-        f"to any start. At most {max(crossed):.1%} of the chains changed "
+        f"Exact samples have a mean $\\log R$ of {at_exact:.1f}. In all "
+        f"five searches {fresh} of the modes met at the end had not been "
+        f"nearest to any start. At most {max(crossed):.1%} of the chains changed "
         f"their mode, and half of those had started less than "
         f"{undecided:.2f} nearer to it than to the next, where "
         "neighbours are 5 apart."

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Results: the paper's tables beside ours
 #
-# A published table gives the mean and standard deviation of five runs. Run its rows again with other code:
+# A published table gives a mean and a standard deviation of five runs. Run its rows again with other code:
 # which cells come out the same, which differ, and how large a difference could have been found at all?
 # Every number in a table or figure of this page is read from `reproduce/results/*.json`, which
 # `python -m reproduce report` writes from the run folders, or is computed here.
@@ -34,10 +34,11 @@
 import importlib.util
 import os
 
+book = "gfn-diffusion-samplers"
 if importlib.util.find_spec("gfnlite") is None:
-    book = "gfn-diffusion-samplers"
     os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
     os.system(f"pip install -q './{book}/gfnlite[all]'")
+if os.path.isdir(book):  # also when the kernel is started again
     os.chdir(f"{book}/notebooks")
 
 # %% tags=["hide-input", "helpers"]
@@ -383,7 +384,8 @@ def section(task, result):
         parts.append(sources(rows).data)
     if any(row["profile"] == "full" and row["paper"] for row in rows):
         return f'<p class="rubric">{title}</p>{"".join(parts)}'
-    summary = f"<summary><b>{title}</b>, none of the paper's rows run yet</summary>"
+    words = f"<b>{title}</b>, none of the paper's rows run yet"
+    summary = f"<summary>{words}</summary>"
     return f"<details>{summary}{''.join(parts)}</details>"
 
 

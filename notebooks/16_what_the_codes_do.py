@@ -47,10 +47,11 @@
 import importlib.util
 import os
 
+book = "gfn-diffusion-samplers"
 if importlib.util.find_spec("gfnlite") is None:
-    book = "gfn-diffusion-samplers"
     os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
     os.system(f"pip install -q './{book}/gfnlite[all]'")
+if os.path.isdir(book):  # also when the kernel is started again
     os.chdir(f"{book}/notebooks")
 
 # %%
@@ -703,6 +704,7 @@ latents = asked.clone()  # the draw remembers whom it is for
 
 table = latents.view(batch, repeats)  # the buffer: the draws of an image
 beside_own = (table == images[:, None]).float().mean()
+print(f"{beside_own * table.numel():.0f} of {table.numel()} latents")
 show(7, "share of latents beside their own image", beside_own, 1)
 
 # %% [markdown]
@@ -1410,7 +1412,7 @@ show(17, "mean energy of guided samples", mean_energy(bent), tested)
 # One row for each exhibit, from the numbers that its cell printed: by what factor the measured
 # quantity is off. Where it should be zero no factor exists, and the row is drawn at the edge.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-16-map", "caption": "By what factor the quantity that each broken cell measures is off (logarithmic). Triangles at the edge: the quantity should be zero and is not. Only the second and the third raise an error; a large factor is not a loud one."}, "image": {"alt": "Dot plot of seventeen faults by name against the factor by which their measured quantity is off, from just above one to several thousand, with triangles at the right edge for quantities that should be zero."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-16-map", "caption": "By what factor the quantity that each broken cell measures is off (logarithmic). Triangles at the edge: the quantity should be zero and is not. Only the second and the third raise an error; a large factor is not a loud one."}, "image": {"alt": "Dot plot of seventeen faults by name against the factor by which their measured quantity is off, from just above one to thousands, with triangles at the right edge for quantities that should be zero."}}
 SHORT = {
     1: "five seeds are one run",
     2: "the final model is lost",

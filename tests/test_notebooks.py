@@ -63,8 +63,8 @@ def test_code_fits_its_column(path):
     assert too_wide(twins) == ["x" * 77, "y" * 77]
 
 
-def started(source, monkeypatch, missing=True):
-    """What a notebook's first cell does to the machine, where gfnlite is missing and where not."""
+def started(source, monkeypatch, missing=True, fetched=False):
+    """What a notebook's first cell does where gfnlite is missing, and the book fetched, or not."""
     done = []
     known = importlib.util.find_spec
     absent = lambda name, *rest: None if missing and name == "gfnlite" else known(name, *rest)  # noqa: E731
@@ -72,6 +72,7 @@ def started(source, monkeypatch, missing=True):
         patch.setattr(importlib.util, "find_spec", absent)
         patch.setattr(os, "system", lambda command: done.append(command) or 0)
         patch.setattr(os, "chdir", lambda folder: done.append(f"cd {folder}"))
+        patch.setattr(os.path, "isdir", lambda folder: fetched)
         exec(source, {})
     return done
 
@@ -89,12 +90,12 @@ def test_a_launched_notebook_fetches_the_book_where_it_is_missing(path, monkeypa
     url = config["repository"]["url"]
     name = url.rsplit("/", 1)[1]
     assert first_cell(path) == first_cell(NOTEBOOKS[1])
-    assert started(first_cell(path), monkeypatch) == [
-        f"git clone -q --depth 1 {url}",
-        f"pip install -q './{name}/gfnlite[all]'",
-        f"cd {name}/notebooks",
-    ]
+    fetch = [f"git clone -q --depth 1 {url}", f"pip install -q './{name}/gfnlite[all]'"]
+    move = [f"cd {name}/notebooks"]
+    assert started(first_cell(path), monkeypatch, fetched=True) == fetch + move
     assert started(first_cell(path), monkeypatch, missing=False) == []
+    # A kernel that is started again begins beside what was fetched.
+    assert started(first_cell(path), monkeypatch, missing=False, fetched=True) == move
     twin = first_cell(path).replace("is None", "is not None")
     assert not started(twin, monkeypatch) and started(twin, monkeypatch, missing=False)
 
