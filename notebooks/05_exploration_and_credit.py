@@ -297,16 +297,17 @@ display(
         f"- **Blindness.** Exploration finds more modes in {finds} pairs "
         f"of rows. No other ingredient alone adds more than {most}.\n"
         f"- **What shows it.** With exploration the EUBO gap is smaller in "
-        f"{count(gap_fell('EUBO gap'), every_row)} pairs. Leaving LP aside, "
-        f"the ELBO gap is smaller in {count(gap_fell('ELBO gap'), no_lp)}: a "
-        "sampler of a few modes is an easier thing to get right, and has "
-        "less to be wrong about.\n"
+        f"{count(gap_fell('EUBO gap'), every_row)} pairs. Leaving LP "
+        f"aside, the ELBO gap is smaller in "
+        f"{count(gap_fell('ELBO gap'), no_lp)}: a sampler of a few modes "
+        "is an easier thing to get right, and has less to be wrong about.\n"
         f"- **The Langevin drift** alone finds {lp_off['modes']} modes "
         f"with an ELBO gap of {lp_off['ELBO gap']:.2f}, and "
-        f"{lp_on['modes']} with {lp_on['ELBO gap']:.2f} when exploration is added; TB finds "
-        f"{plain['modes']} with {plain['ELBO gap']:.2f}, and "
-        f"{by_name['TB'][1]['modes']} with "
-        f"{by_name['TB'][1]['ELBO gap']:.2f}. It asks for {steps + 1} energy calls a path of {steps} steps."
+        f"{lp_on['modes']} with {lp_on['ELBO gap']:.2f} when exploration "
+        f"is added; TB finds {plain['modes']} with "
+        f"{plain['ELBO gap']:.2f}, and {by_name['TB'][1]['modes']} with "
+        f"{by_name['TB'][1]['ELBO gap']:.2f}. LP asks for {steps + 1} "
+        f"energy calls a path of {steps} steps."
     )
 )
 
@@ -849,8 +850,8 @@ display(
     Markdown(
         f"Exact samples have a mean $\\log R$ of {at_exact:.1f}. In all "
         f"five searches {fresh} of the modes met at the end had not been "
-        f"nearest to any start. At most {max(crossed):.1%} of the chains changed "
-        f"their mode, and half of those had started less than "
+        f"nearest to any start. At most {max(crossed):.1%} of the chains "
+        f"changed their mode, and half of those had started less than "
         f"{undecided:.2f} nearer to it than to the next, where "
         "neighbours are 5 apart."
     )
