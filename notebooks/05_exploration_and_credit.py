@@ -28,8 +28,8 @@
 # of the modes.
 #
 # **You need** [Twenty-five modes](04_25gmm), and the losses of [Trajectory balance,
-# derived](03_trajectory_balance). **Time**: 40 minutes to read; about a minute and a half to run on
-# one CPU core in the `quick` profile, some minutes in `full`.
+# derived](03_trajectory_balance). **Time**: 40 minutes to read; about two minutes to run on one
+# CPU core in the `quick` profile, some minutes in `full`.
 # :::
 
 # %% tags=["remove-cell"]
@@ -84,7 +84,7 @@ amount: float = 32.0  # exploration in the rows that have it
 # %%
 PROFILES = {  # iterations, samples, batches
     "smoke": (12, 500, 4),
-    "quick": (800, 20_000, 100),
+    "quick": (800, 20_000, 60),
     "full": (4000, 20_000, 200),
 }
 chosen = (iterations, samples, batches)
