@@ -1471,8 +1471,8 @@ for label, colour, marker in (
 ax.legend(loc="upper center", bbox_to_anchor=(0.3, -0.1), ncols=3)
 finite = [value for value in factors.values() if value]
 ax.set_title(
-    f"Median factor {statistics.median(finite):.1f} where there is one; only\n"
-    "two of the seventeen faults ever raise an error"
+    f"Median factor {statistics.median(finite):.1f} where there is one;\n"
+    "only two of the seventeen faults ever raise an error"
 )
 plt.show()
 
@@ -1731,8 +1731,8 @@ agreed = [
 ]
 lines += [
     "",
-    f"The ledger finds {sum(agreed)} of these {len(agreed)} cells of ours to "
-    "match the paper's. After ± stands half of the 95% interval.",
+    f"The ledger finds {sum(agreed)} of these {len(agreed)} cells of ours "
+    "to match the paper's. After ± stands half of the 95% interval.",
 ]
 Markdown("\n".join(lines))
 
