@@ -34,7 +34,14 @@ def pytest_configure(config):
     )
 
 
+BOOK = {"html", "browser"}  # fixtures
+
+
 def pytest_collection_modifyitems(config, items):
+    # Of several workers, one has a whole file, and one all that needs the book: it is built once.
+    for item in items:
+        needs_book = BOOK & set(item.fixturenames)
+        item.add_marker(pytest.mark.xdist_group("book" if needs_book else item.path.stem))
     if config.getoption("--all"):
         return
     left_out = [item for item in items if item.get_closest_marker("full")]
@@ -42,6 +49,20 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     config.left_out = [item.nodeid for item in left_out]
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["left_out"] = config.left_out
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """xdist's: the workers collect, and the one that reports does not."""
+    node.config.left_out = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """xdist's: every worker has left out the same."""
+    node.config.left_out = getattr(node, "workeroutput", {}).get("left_out", [])
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -25,4 +25,4 @@ ruff format --check .
 root=$PWD
 export OMP_NUM_THREADS=1
 cd "$(mktemp -d)"
-exec python -m pytest "$root/tests" -c "$root/.pytest.ini" --rootdir "$root" "$@"
+exec python -m pytest -n 2 --dist loadgroup "$root/tests" -c "$root/.pytest.ini" --rootdir "$root" "$@"
