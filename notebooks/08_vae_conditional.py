@@ -407,6 +407,7 @@ plt.show()
 # from a standard normal: grey circles are the encoder's Gaussian at 1, 2 and 3 standard deviations.
 
 # %%
+gap = log_z - encoder
 worst = {
     int(digit): int((gap - 1e9 * (held_out.labels != digit)).argmax())
     for digit in held_out.labels.unique()
