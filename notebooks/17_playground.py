@@ -241,7 +241,7 @@ gl.watch(
 )
 
 # %% [markdown]
-# The chains never leave the mode that they begin in: between two modes the density is practically
+# The chains hardly ever leave the mode that they begin in: between two modes the density is practically
 # zero. Spread chains fall into the nearest mode each, so that they find all, with weights that their
 # start decides and no number of steps corrects. A sampler is trained once, and what it draws afterwards
 # costs no energy call at all.
@@ -252,7 +252,7 @@ gl.watch(
 # 2. An energy is any function of points; a pilot run finds the scale of the noise.
 # 3. With a small effective sample size the weighted estimate of $\log Z$ is still near the truth, as
 #    long as no mode is lost.
-# 4. Langevin chains are exact within a mode and blind to all others.
+# 4. Langevin chains are exact within a mode and hardly ever find another.
 # 5. A sampler pays for its energy calls once.
 #
 # ## Exercises
