@@ -18,7 +18,7 @@ class LogGaussianCox(ClosedForm):
 
     On a grid of m x m cells of area a = 1/m^2, with y_i points in cell i:
 
-        R(x) = N(x; mu, K) prod_i exp(x_i y_i - a exp(x_i)),  K_ij = s^2 exp(-|i - j| / (m beta)),
+        `R(x) = N(x; mu, K) prod_i exp(x_i y_i - a exp(x_i)), K_ij = s^2 exp(-|i - j| / (m beta))`,
 
     s^2 = 1.91, beta = 1/33, mu = log N - s^2 / 2 for N points (Møller, Syversveen & Waagepetersen,
     Log Gaussian Cox processes, 1998; with the pines and m = 40 as in arXiv:2402.05098, d = 1600).
@@ -27,8 +27,8 @@ class LogGaussianCox(ClosedForm):
     Args:
         points: (N, 2) in [0, 1]^2; None: the 126 Finnish pines.
         grid: m, positive.
-        whitened: take z with x = mu + L z, K = L L^T, as the variable: R(z) = R(x) |L| has the same
-            normaliser and the prior N(0, I).
+        whitened: take z with x = mu + L z, K = L L^T, as the variable: `R(z) = R(x) |L|` has the
+            same normaliser and the prior N(0, I).
 
     Raises:
         ValueError: if `points` are none, or not (N, 2) in the unit square, or `grid` is no count.

@@ -92,7 +92,7 @@ def best_elbo(
     kernel = np.exp(-(offsets**2) / (2 * std**2))
     kernel /= kernel.sum()
     # The finer the grid, the closer each move can be.
-    furthest = int((FASTEST * dt + 0.2) / spacing)
+    furthest = min(int((FASTEST * dt + 0.2) / spacing), 2 * half)
     moves = np.arange(-furthest, furthest + 1)
     cost = (moves * spacing) ** 2 / (2 * sigma2 * dt)
     for _ in range(steps):

@@ -220,4 +220,5 @@ def _titles(figure) -> str:
 
 
 def _image(figure, alt, dpi=110) -> str:
-    return f'<img src="{_picture(figure, dpi)}" alt="{html.escape(alt)}">'
+    fits = "max-width: 100%; height: auto"  # where no style sheet of the book's does it
+    return f'<img src="{_picture(figure, dpi)}" alt="{html.escape(alt)}" style="{fits}">'

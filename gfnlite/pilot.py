@@ -31,7 +31,7 @@ class Scale:
         sigma2: variance per unit time of the reference process.
         exploration: variance per unit time to add at the start of training.
         spread: root mean square of a coordinate, about the origin.
-        radius: 99% of the samples have |x_i| <= radius, in the widest coordinate i.
+        radius: 99% of the samples have `|x_i| <= radius`, in the widest coordinate i.
         energy_calls: points at which the energy was evaluated.
         warning: why not to rely on it, or None.
     """

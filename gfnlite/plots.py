@@ -2,8 +2,11 @@
 
 Each function draws into the axes it is given, or makes a figure, and returns the axes. The message
 goes into the title, so the caller writes it. Needs the extra `plots` (matplotlib, seaborn).
+
+In grey, orange is as light as green and blue as grey: where they meet, let markers or lines differ.
 """
 
+import io
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +20,7 @@ __all__ = [
     "rank_histogram", "samples", "style", "trajectories",
 ]  # fmt: skip
 
+LIGHT = 120_000  # bytes of an SVG
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 
 
@@ -41,8 +45,24 @@ def style() -> None:
             "legend.fontsize": 9,
             "legend.frameon": False,
             "image.cmap": "cividis",
+            "svg.hashsalt": "gfnlite",  # the same figure is the same file
         },
     )
+    _show_light_figures_as_svg()
+
+
+def _show_light_figures_as_svg() -> None:
+    """In a notebook: lines and letters sharp at every size, where that is no larger than pixels."""
+    from matplotlib.figure import Figure
+
+    def svg(figure: Figure) -> str | None:
+        made = io.StringIO()
+        figure.savefig(made, format="svg", bbox_inches="tight", metadata={"Date": None})
+        return made.getvalue() if made.tell() < LIGHT else None
+
+    # The name that IPython looks for; a formatter of its own for figures would be reset by the
+    # backend that draws them in the page.
+    Figure._repr_svg_ = svg
 
 
 def _axes(ax, size=(6.2, 3.6)):

@@ -200,7 +200,7 @@ def gradient(policy: Policy, trajectory: Trajectory, objective: Callable) -> Ten
     """
     fields = {term.name: getattr(trajectory, term.name) for term in trajectory.terms}
     for leaf in fields.values():
-        leaf.requires_grad_()
+        leaf.requires_grad_().grad = None  # of an earlier call
     condition, repeats = trajectory.condition, trajectory.repeats
     trajectory.log_z = _log_z(policy, trajectory.x, condition, repeats)
     losses = torch.stack([objective(run) for run in trajectory.split()])

@@ -15,9 +15,8 @@
 # # From scratch: a sampler in one page
 #
 # You can evaluate an energy $E(x)$ anywhere, but you have no data. Can a diffusion model learn to
-# draw samples from $p(x) = e^{-E(x)} / Z$? And can its trajectories tell you $Z$? Training also
-# fits a number $\log Z_\theta$, but with the fixed noise used here it ends at a lower bound of
-# $\log Z$, the ELBO; for $\log Z$ itself we shall use importance sampling.
+# draw samples from $p(x) = e^{-E(x)} / Z$, where nobody knows the normaliser $Z$? And can its
+# trajectories tell you $Z$?
 #
 # ![Samples on twenty-five contour circles, and a bar chart of the share of each.](../reproduce/results/25gmm.png)
 #
@@ -121,7 +120,8 @@ def sample_target(n):  # exact samples, for checking only
 # get more noise than $P_F$ has, but the densities in $\log w$ stay those of $P_F$.
 #
 # The states are treated as given numbers. So no gradient flows through the simulation or through
-# the energy: compare reverse-KL training, which needs both.
+# the energy. Training by the reverse Kullback–Leibler divergence, the older way
+# ([chapter 03](03_trajectory_balance) compares them), needs both.
 #
 # Here is all of it, one step at a time.
 
@@ -175,8 +175,8 @@ def generate(u, log_reward, noise, sigma2, exploration=0.0):
 # ## 4. Training
 #
 # $\sigma^2 = 5$ gives the undriven process a standard deviation of $\sqrt 5 \approx 2.2$, but the
-# outer modes are five away in each direction. Exploration fills the gap: it starts with a variance of 5 more and fades
-# to nothing half way through. What is left is a plain loop.
+# outer modes are five away in each direction. Exploration fills the gap: it starts with a variance
+# of 5 more and fades to nothing half way through. What is left is a plain loop.
 
 # %%
 torch.manual_seed(0)  # so that this cell gives the same each time it is run
@@ -271,12 +271,20 @@ right.set(xlabel="iteration", ylabel="loss")
 plt.show()
 
 # %% [markdown]
+# All modes are there, each with about its share, and $\log Z$ lies between the two bounds. Importance
+# sampling estimates it well; the learned $\log Z_\theta$ does not, it is the ELBO again. What keeps
+# the bounds apart shows in the picture, too: the clusters are wider than the contours. The last of 25
+# steps alone has a standard deviation of $\sqrt{5/25} \approx 0.45$, almost that of a mode, and no
+# drift takes it away. With more and shorter steps the bounds close in; [Twenty-five modes](04_25gmm)
+# takes 100.
+#
 # ## In five lines
 #
 # 1. Generation and destruction are two descriptions of one path; balance makes them equal.
 # 2. The log-weight $\log w$ of a path says by how much they differ; every loss and every metric in
 #    this book is a line or two about it.
-# 3. Trajectory balance is the mean square of $\log Z_\theta - \log w$, on paths of any origin.
+# 3. Trajectory balance is the mean square of $\log Z_\theta - \log w$, on paths drawn in any way that
+#    covers the space.
 # 4. No data, no gradient of the energy, no gradient through the simulation.
 # 5. ELBO $\le \log Z \le$ EUBO: look at both.
 #

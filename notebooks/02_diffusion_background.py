@@ -27,7 +27,7 @@
 # a sampler by its error, and bound $\log Z$ with a model that has only ever seen data.
 #
 # **You need** Gaussian densities and Bayes' rule; [From scratch](01_from_scratch) for the
-# log-weight. **Time**: 25 minutes to read; under two minutes to run on one CPU core in the `quick`
+# log-weight. **Time**: 30 minutes to read; under two minutes to run on one CPU core in the `quick`
 # profile; `full` trains for longer.
 # :::
 
@@ -36,10 +36,11 @@
 import importlib.util
 import os
 
+book = "gfn-diffusion-samplers"
 if importlib.util.find_spec("gfnlite") is None:
-    book = "gfn-diffusion-samplers"
     os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
     os.system(f"pip install -q './{book}/gfnlite[all]'")
+if os.path.isdir(book):  # also when the kernel is started again
     os.chdir(f"{book}/notebooks")
 
 # %%
@@ -179,7 +180,7 @@ plt.show()
 # :::
 #
 # The sequence $\bar\alpha_k$ is the **schedule**. `linear` {cite:p}`ho2020ddpm` lets the rate of
-# noise grow linearly in $k$; `cosine` {cite:p}`nichol2021improved` takes
+# noise grow linearly in $k$; `cosine`, close to that of {cite:t}`nichol2021improved`, takes
 # $\bar\alpha_k = \cos^2(0.97\, \tfrac{\pi}{2} \tfrac{k}{K})$. What matters is the ratio of signal
 # to noise, $\bar\alpha_k / (1 - \bar\alpha_k)$.
 
@@ -237,10 +238,10 @@ table.round(3)
 #
 # $$
 # \begin{aligned}
-# q(x_{k-1} \mid x_k, x_0) &= \mathcal N\big(x_{k-1};\ \mu_k(x_k, x_0),\ \sigma^2 \beta_k I\big), \\
+# q(x_{k-1} \mid x_k, x_0) &= \mathcal N\big(x_{k-1};\ \mu_k(x_k, x_0),\ \sigma^2 \tilde b_k I\big), \\
 # \mu_k(x_k, x_0) &= \frac{\sqrt{\bar\alpha_{k-1}}\; b_k\, x_0
 #   + \sqrt{a_k}\, (1 - \bar\alpha_{k-1})\, x_k}{1 - \bar\alpha_k}, \\
-# \beta_k &= b_k\, \frac{1 - \bar\alpha_{k-1}}{1 - \bar\alpha_k} .
+# \tilde b_k &= b_k\, \frac{1 - \bar\alpha_{k-1}}{1 - \bar\alpha_k} .
 # \end{aligned}
 # $$ (eq-02-posterior)
 # :::
@@ -256,7 +257,7 @@ table.round(3)
 # Both are Gaussian in $x_{k-1}$, and their precisions add up:
 #
 # $$
-# \frac{1}{\sigma^2 \beta_k} = \frac{a_k}{\sigma^2 b_k} + \frac{1}{\sigma^2 (1 - \bar\alpha_{k-1})}
+# \frac{1}{\sigma^2 \tilde b_k} = \frac{a_k}{\sigma^2 b_k} + \frac{1}{\sigma^2 (1 - \bar\alpha_{k-1})}
 # = \frac{a_k - \bar\alpha_k + 1 - a_k}{\sigma^2 b_k (1 - \bar\alpha_{k-1})}
 # = \frac{1 - \bar\alpha_k}{\sigma^2 b_k (1 - \bar\alpha_{k-1})} .
 # $$
@@ -265,7 +266,7 @@ table.round(3)
 # $x_k / \sqrt{a_k}$ and $\sqrt{\bar\alpha_{k-1}}\, x_0$. In it $\sigma^2$ cancels:
 #
 # $$
-# \mu_k = \beta_k \Big(\frac{\sqrt{a_k}}{b_k}\, x_k
+# \mu_k = \tilde b_k \Big(\frac{\sqrt{a_k}}{b_k}\, x_k
 #   + \frac{\sqrt{\bar\alpha_{k-1}}}{1 - \bar\alpha_{k-1}}\, x_0\Big).
 # $$
 # :::
@@ -392,7 +393,7 @@ print(f"score by autograd and by Tweedie differ by {error:.1e} at most")
 # the noise:
 #
 # $$
-# L_{\mathrm{simple}}(\theta) = \mathbb E_{k,\, x_0,\, \varepsilon}\;
+# \mathcal L_{\mathrm{simple}}(\theta) = \mathbb E_{k,\, x_0,\, \varepsilon}\;
 #   \big|\varepsilon - \varepsilon_\theta(x_k, k)\big|^2,
 # \qquad k \text{ uniform on } 1, \dots, K .
 # $$ (eq-02-simple)
@@ -477,7 +478,7 @@ left.plot(levels, errors[:, 1], "--", color=ORANGE, label="exact")
 left.set(xlabel="noise index $k$", ylabel="error of the noise", ylim=0)
 left.legend()
 more = errors[:, 0].mean() / errors[:, 1].mean() - 1
-left.set_title(f"The network is {more:.1%} above the least loss")
+left.set_title(f"The network is {more:.1%}\nabove the least loss")
 weights = likelihood_weights(noising)
 right.semilogy(levels, weights / weights.mean(), color=BLUE)
 right.axhline(1, color="black", linewidth=0.8, linestyle="--")
@@ -485,7 +486,9 @@ right.set(xlabel="noise index $k$", ylabel="weight / mean weight")
 right.set_yticks([0.5, 1, 2, 5], ["0.5", "1", "2", "5"])
 right.yaxis.set_minor_formatter(lambda value, _: "")
 times = weights[0] / weights.median()
-right.set_title(f"Likelihood: level 1 weighs {times:.0f} medians")
+right.set_title(
+    f"Likelihood weighs level 1\n{times:.0f} times the median level"
+)
 plt.show()
 
 # %% [markdown]
@@ -580,10 +583,10 @@ plt.show()
 # Whatever the split, the two noises are independent and their variances add up to
 # $\sigma^2 (1 - \bar\alpha_j)$; and $f^2$ is never more, since
 # $1 - \bar\alpha_k / \bar\alpha_j \le 1 - \bar\alpha_k$. For $\eta = 1$ and $j = k - 1$ the fresh
-# noise has the variance $f^2 = \sigma^2 \beta_k$, and
+# noise has the variance $f^2 = \sigma^2 \tilde b_k$, and
 #
 # $$
-# 1 - \bar\alpha_{k-1} - \beta_k
+# 1 - \bar\alpha_{k-1} - \tilde b_k
 # = (1 - \bar\alpha_{k-1})\, \frac{1 - \bar\alpha_k - b_k}{1 - \bar\alpha_k}
 # = \frac{a_k (1 - \bar\alpha_{k-1})^2}{1 - \bar\alpha_k} .
 # $$
@@ -623,12 +626,12 @@ plt.show()
 # $$
 #
 # This is how a density moves if each point moves with velocity $v$ and nothing is random. Run in
-# the direction of falling $s$, the velocity is $-v$: the flow. For the SDE, let $r = -s$ be the
+# the direction of falling $s$, the velocity is $-v$: the flow. For the SDE, let $s' = -s$ be the
 # time of generation. Its Fokker–Planck equation with drift $m$ is
 #
 # $$
 # \begin{aligned}
-# \partial_r q &= -\nabla \cdot (m\, q) + \tfrac12 \sigma^2 \beta\, \Delta q \\
+# \partial_{s'} q &= -\nabla \cdot (m\, q) + \tfrac12 \sigma^2 \beta\, \Delta q \\
 # &= -\nabla \cdot \big((m - \tfrac12 \sigma^2 \beta\, \nabla \log q)\, q\big).
 # \end{aligned}
 # $$
@@ -822,9 +825,14 @@ plt.show()
 # \end{aligned}
 # $$ (eq-02-logw)
 #
-# with mean at most $\log Z$ over generated trajectories and at least $\log Z$ over destroyed ones.
+# with mean at most $\log Z$ over generated trajectories and at least $\log Z$ over destroyed ones. So
+# the question of the opening has its answer: for one point $x_0$, $\log R(x_0)$ less the mean of
+# $\log w$ over trajectories destroyed from it is the bound of section 4 on the log-probability that
+# the model gives it, and the energy cancels.
+#
 # The model of the 25 Gaussians has seen samples and never the density. Here is its evaluation by
-# the density, where $\log Z = 0$, without an energy call in training:
+# the density, where $\log Z = 0$, without an energy call in training. (Its learned $\log Z$ is the
+# zero that it began with: data say nothing of it.)
 
 # %%
 target = targets["25 Gaussians"]
@@ -919,7 +927,7 @@ bounds.round(3)
 # The first two rows are the same sampler, up to the noise of the estimate. The third is what steps
 # of a fixed variance cost, with nothing left to learn. The rest of the gap is the network's. By
 # {eq}`eq-02-elbo` the gap in the EUBO is a sum of the errors of section 4, each with the weight
-# that $L_{\mathrm{simple}}$ left out (with standard errors):
+# that $\mathcal L_{\mathrm{simple}}$ left out (with standard errors):
 
 # %%
 excess = torch.zeros(own.steps, n)  # at each level of each path
@@ -1094,7 +1102,8 @@ for apart in (5, 2):
 # 3. Ancestral and DDIM are Euler's method for an SDE and for a flow; the flow allows better methods.
 # 4. The predicted noise is the drift of $P_F$ in the variance-preserving process, so a diffusion
 #    model has an ELBO and an EUBO as soon as there is an energy.
-# 5. The likelihood weighs small noise most; $L_{\mathrm{simple}}$ does not, and the bounds show it.
+# 5. The likelihood weighs small noise most; $\mathcal L_{\mathrm{simple}}$ does not, and the bounds
+#    show it.
 #
 # ## Exercises
 #
@@ -1156,7 +1165,7 @@ for apart in (5, 2):
 #
 # ## Sources
 #
-# Destruction and the bound: {cite:t}`sohl2015deep`. Noise prediction, $L_{\mathrm{simple}}$ and the
+# Destruction and the bound: {cite:t}`sohl2015deep`. Noise prediction, $\mathcal L_{\mathrm{simple}}$ and the
 # linear schedule: {cite:t}`ho2020ddpm`. The cosine schedule: {cite:t}`nichol2021improved`. DDIM:
 # {cite:t}`song2020ddim`. The SDE and the flow: {cite:t}`song2021sde`. Heun's method, and the flow
 # in the noise-to-signal ratio: {cite:t}`karras2022elucidating`. Samplers as GFlowNets in continuous

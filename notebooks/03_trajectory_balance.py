@@ -39,10 +39,11 @@
 import importlib.util
 import os
 
+book = "gfn-diffusion-samplers"
 if importlib.util.find_spec("gfnlite") is None:
-    book = "gfn-diffusion-samplers"
     os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
     os.system(f"pip install -q './{book}/gfnlite[all]'")
+if os.path.isdir(book):  # also when the kernel is started again
     os.chdir(f"{book}/notebooks")
 
 # %%
@@ -348,8 +349,9 @@ print("R / Z                         ", (REWARD / Z).numpy())
 # :::
 #
 # Let us look at all five on the board. One array does it: with $A_i$ for $\log F(s_i)$ less
-# $\sum_{m<i} (\log P_F - \log P_B)$ on a path, $\delta_{ij} = A_i - A_j$. The twin has its pegs
-# slightly turned, and must show it.
+# $\sum_{m<i} (\log P_F - \log P_B)$ on a path, $\delta_{ij} = A_i - A_j$. A residual
+# that is always zero would prove nothing, so a *twin* stands beside the exact flow: the same board
+# with its pegs slightly turned, which every condition must notice.
 
 
 # %% tags=["graph"]
@@ -496,7 +498,8 @@ plt.show()
 # The weight $\lambda$ leads from DB ($\lambda \to 0$: single steps) to TB ($\lambda \to \infty$:
 # whole paths). DB and SubTB need a network for $\log F_\theta(x, t)$. A **forward-looking** flow
 # {cite:p}`pan2023forward` spares it what is known already. At $t = 1$ the flow is $R$; near $t = 0$
-# it is close to the reference process; in between it interpolates, and the network adds the rest:
+# it is close to the reference process; in between it interpolates {cite:p}`sendera2024`, and the
+# network adds the rest:
 #
 # $$
 # \log F_\theta(x, t) = t \log R(x) + (1 - t) \log \mathcal N(x; 0, \sigma^2 t I)
@@ -530,7 +533,7 @@ plt.show()
 # other conditions follow by {eq}`eq-03-subtb`.
 # :::
 #
-# The twin's drift is a little off.
+# Again with a twin, whose drift is a little off.
 
 # %%
 torch.manual_seed(seed)
@@ -555,8 +558,8 @@ twin = largest(gaussian_imbalance(mean + 0.3))
 compare(largest(gaussian_imbalance(mean)), twin)  # in single precision
 
 # %% [markdown]
-# The twin is a sampler whose log-weights are *not* all equal. What can $\log Z_\theta$ do about that?
-# Its share of the loss is the square of its distance from their mean, and no more:
+# A twin is a sampler whose log-weights are *not* all equal. What can $\log Z_\theta$ do about that?
+# Its share of the loss is half the square of its distance from their mean, and no more:
 #
 # $$
 # \mathcal L_{\mathrm{TB}} = \tfrac12 \operatorname{Var}[\log w]
@@ -564,7 +567,8 @@ compare(largest(gaussian_imbalance(mean)), twin)  # in single precision
 # $$ (eq-03-split)
 #
 # So on the sampler's own paths $\log Z_\theta$ comes to rest at their mean, which is the ELBO and not
-# $\log Z$, and what is left is VarGrad. Only equal weights bring the two together.
+# $\log Z$, and what is left is VarGrad. Only equal weights bring the two together. Move
+# $\log Z_\theta$ (for a drift that is half a unit off) to where the loss is least.
 
 # %%
 with torch.no_grad():
@@ -610,8 +614,7 @@ gl.explore(at_log_z, log_z_in_words, log_z_theta=halves)
 #
 # Let $Q(\tau) = R(x_1)\, P_B(\tau \mid x_1)/Z$ be the law of a path that is destroyed from a
 # perfect sample. By {eq}`eq-03-logw-rd`, $\log w = \log Z + \log Q(\tau) - \log P_F(\tau)$.
-# Averaged over both laws this gives the two bounds of {prf:ref}`thm-bounds`, and says what they are
-# off by:
+# Averaged over both laws this is {prf:ref}`thm-bounds`, the two bounds and what they are off by:
 #
 # $$
 # \begin{aligned}
@@ -755,7 +758,8 @@ plt.show()
 
 # %% [markdown]
 # So on-policy TB has no magic of its own: it descends the same slope as reverse KL, and inherits
-# its habit of settling on a few modes. Two differences remain. The *estimate* of the slope is
+# its habit of settling on a few modes, since an average over $P_F$ does not see what $P_F$ leaves
+# out. Two differences remain. The *estimate* of the slope is
 # another one, which is the next section. And TB may leave the policy, which is the last.
 #
 # ## 6. Two estimates of one gradient
@@ -916,8 +920,8 @@ plt.show()
 
 # %% [markdown]
 # On-policy, then, TB's case is its price, not its noise: no graph through the simulation, no
-# gradient of the energy. A **Langevin** drift, which adds a learned multiple of the score to $u$,
-# brings the energy's gradient back in as an *input*.
+# gradient of the energy. A **Langevin** drift, which adds a learned multiple of $\nabla \log R$ to
+# $u$, brings the energy's gradient back in as an *input*.
 #
 # ## 7. What leaving the policy buys
 #

@@ -32,7 +32,7 @@
 # run the same notebook in batch for any seed, profile or setting.
 #
 # **You need** [From scratch](01_from_scratch) or its five-line summary.
-# **Time**: 10 minutes to read; about two minutes to run on one CPU core in the `quick` profile;
+# **Time**: 15 minutes to read; about two minutes to run on one CPU core in the `quick` profile;
 # `full`, the paper's setting, takes a quarter of an hour a seed on one core.
 # :::
 
@@ -41,10 +41,11 @@
 import importlib.util
 import os
 
+book = "gfn-diffusion-samplers"
 if importlib.util.find_spec("gfnlite") is None:
-    book = "gfn-diffusion-samplers"
     os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
     os.system(f"pip install -q './{book}/gfnlite[all]'")
+if os.path.isdir(book):  # also when the kernel is started again
     os.chdir(f"{book}/notebooks")
 
 # %%
@@ -112,8 +113,8 @@ Markdown(config.markdown(always=changes))
 # $$R(x) = \frac1K \sum_{k=1}^{K} \mathcal N(x; \mu_k, 0.3\, I), \qquad \log Z = 0,$$ (eq-04-target)
 #
 # with means on a grid: $K = 25$ at $\{-10, -5, 0, 5, 10\}^2$. A mode's standard deviation is
-# $\sqrt{0.3} \approx 0.55$ and its neighbours are nine of those away: between modes the density is practically zero, so
-# no local move leads from one to the next. The reference process reaches a standard deviation of
+# $\sqrt{0.3} \approx 0.55$ and its neighbours are nine of those away: between modes the density is
+# practically zero, so no local move leads from one to the next. The reference process reaches a standard deviation of
 # $\sigma = \sqrt 5 \approx 2.2$ at $t = 1$; the outermost modes are more than four times as far.
 #
 # The other tasks of this notebook are nine such modes, Neal's funnel in ten dimensions (hard and
@@ -139,16 +140,28 @@ Markdown(config.markdown(always=changes))
 # only then on the full grid of $T = 100$: the drift is a function of continuous time, and learns
 # most of what it needs from cheap coarse trajectories {cite:p}`berner2025discrete`.
 #
-# Of the other names, `DIS` {cite:p}`berner2024dis` and `DDS` {cite:p}`vargas2023dds` are this
-# package's own: as in those papers the process is the variance-preserving one, the loss reverse KL,
-# and the drift has a learned multiple of $\nabla \log R$; network, $\sigma^2$, steps and batch are
-# those of the other rows, and the noise schedules (linear for `DIS`, cosine for `DDS`) those of
-# diffusion models, not of their code.
+# By hand, for one seed, a training is
+#
+# ```python
+# sampler = gl.GFNDiffusion(gl.gmm25)
+# sampler.fit()
+# sampler.evaluate()
+# ```
+#
+# The next cell does the same with the settings of the table above, for as many seeds as asked, and
+# keeps what a batch run needs.
+#
+# :::{dropdown} The methods `DIS` and `DDS`
+# These names in `gl.METHODS` are this package's own versions of {cite:t}`berner2024dis` and
+# {cite:t}`vargas2023dds`. As in those papers the process is the variance-preserving one, the loss
+# reverse KL, and the drift has a learned multiple of $\nabla \log R$; network, $\sigma^2$, steps and
+# batch are those of the other rows, and the noise schedules (linear for `DIS`, cosine for `DDS`)
+# those of diffusion models, not of their code.
+# :::
 
 # %%
 ensemble = gl.Ensemble(target, config=config, seeds=seeds)
 on_gpu = ensemble[0].device.type == "cuda"
-# All seeds as one program; on a GPU each step is one CUDA graph.
 logs = gl.callbacks.named(track, out_dir)
 snapshots = {}
 
@@ -159,6 +172,7 @@ def keep(sampler, entry):
         snapshots[entry["iteration"]] = sampler.sample(600).cpu(), entry
 
 
+# All seeds as one program; on a GPU each step is one CUDA graph.
 ensemble.fit(folder=out_dir, callbacks=[*logs, keep], compile=on_gpu)
 evaluations = {}
 for sampler in ensemble:
@@ -176,18 +190,21 @@ pd.DataFrame({f"seed {s}": dict(e.rows()) for s, e in evaluations.items()})
 #
 # - **ELBO $\le \log Z \le$ EUBO**, and $\log Z = 0$. Their distance from zero is the error in nats,
 #   seen from the sampler's side and from the target's side. With a *fixed* variance no drift
-#   brings the ELBO to zero; [Results](15_results) draws what is the best that one can do.
+#   brings the ELBO to zero; [Is it right?](06_is_it_right) computes the best that one can do.
 # - The **importance-sampled $\log Z$** is the estimate of $\log Z$ to use. The **learned**
 #   $\log Z_\theta$ is not one: at the end of the training, on the sampler's own trajectories and
 #   with a fixed variance, it tracks their mean log-weight, which is the ELBO.
-# - **Effective sample size** is the fraction of samples that survive reweighting. Seen from the
-#   target, with exact samples, the same fraction falls to zero when a mode is missed.
+# - **Effective sample size**: weighting each sample by its $w$ corrects the sampler's errors, at a
+#   price. This fraction of as many exact samples would be as accurate. Seen from the target, with
+#   exact samples, the same fraction falls to zero when a mode is missed.
 # - **W2** is the exact Wasserstein distance between 2,000 samples and 2,000 exact ones, not the
 #   20,000 of the other rows, since its cost grows with the cube of their number. It is not zero
 #   even for a perfect sampler: the row below it says what exact samples score against exact
-#   samples. Such a score is itself random ([Results](15_results) measures by how much), so that one W2 may
-#   fall below the floor by luck.
-# - A mode is **found** when it has at least a fifth of its exact mass, among 20,000 samples.
+#   samples. Such a score is itself random ([Is it right?](06_is_it_right) measures by how much), so
+#   that one W2 may fall below the floor by luck.
+# - A mode is **found** when it has at least a fifth of its exact mass, among 20,000 samples. Mode
+#   **coverage** says how evenly the modes are filled: one if all have their exact mass, zero if all
+#   samples are in one of them.
 
 # %% mystnb={"figure": {"name": "fig-25gmm-samples", "caption": "What the sampler draws, and how its mass is spread: 2,000 samples on the target's contours (left), and the share of 20,000 samples in each mode over the share it should have (right)."}, "image": {"alt": "Left: scatter of samples on a grid of contour circles. Right: bars of relative mode weight, one for each mode, against a dashed line at one."}}
 # In batches that fit into memory, whatever the dimension.
@@ -218,7 +235,8 @@ plt.show()
 
 # %% [markdown]
 # How it came to be, at a dozen moments of the training (the first ones close together). While
-# exploration lasts, samples lie between the modes; the outermost come last.
+# exploration is strong the samples spread over the whole grid, between the modes and often beyond
+# their share on the outside; as it fades they gather in all of them.
 
 # %% tags=["lesson"]
 moments = list(snapshots)
@@ -244,7 +262,7 @@ def moment_in_words(iteration):
 
 gl.explore(at_moment, moment_in_words, iteration=dict.fromkeys(moments))
 
-# %% mystnb={"figure": {"name": "fig-25gmm-history", "caption": "The two bounds close in on log Z during training (the vertical axis is linear within a tenth of a nat and logarithmic beyond). A sampler that misses modes shows in the EUBO, not in the ELBO."}, "image": {"alt": "ELBO rising from below and EUBO falling from above toward the dashed line of the true log Z, over training iterations."}}
+# %% mystnb={"figure": {"name": "fig-25gmm-history", "caption": "The two bounds close in on log Z during training (the vertical axis is linear within a tenth of a nat and logarithmic beyond); they step together where the training goes from coarse grids of time to the fine one. A sampler that misses modes shows in the EUBO, not in the ELBO."}, "image": {"alt": "ELBO rising from below and EUBO falling from above toward the dashed line of the true log Z, over training iterations."}}
 axes = gl.plots.history(sampler.history, target.log_z)
 lower, upper = evaluation["elbo"], evaluation["eubo"]
 if upper is None:
@@ -317,11 +335,13 @@ for ax, amount in zip(axes, (0.0, 4.0, 16.0), strict=True):
 plt.show()
 
 # %% [markdown]
-# What exploration adds should be about what is missing between the process's own variance
-# $\sigma^2$ and the spread of the target: the noise of {cite:t}`sendera2024`, 0.2 in each of
-# 100 steps, is a variance of $100 \times 0.2^2 = 4$ in all. `gfnlite` states exploration as variance per unit time,
-# so that the setting means the same for every number of steps; in the reference code the same
-# setting explores twice as much when $T$ is doubled.
+# How much is right? The scale is what is missing between the process's own variance $\sigma^2 = 5$ and
+# the mean square of the target's coordinates, $m_2 = 50.3$; a training that is not too short does with
+# a third of it ([Which cures what](05_exploration_and_credit) derives the one and measures the other).
+# The noise of {cite:t}`sendera2024`, 0.2 in each of 100 steps, is a variance of
+# $100 \times 0.2^2 = 4$ in all. `gfnlite` states exploration as variance per unit time, so that the
+# setting means the same for every number of steps; in the reference code the same setting explores
+# twice as much when $T$ is doubled.
 #
 # ## In five lines
 #
@@ -388,7 +408,8 @@ plt.show()
 # ```
 # It trains in about a minute. Too many of its samples are on the outer ring, and the ELBO is well
 # below $\log Z$; importance sampling corrects it. Without the integral, the small effective sample
-# size is the warning: the weights differ, and the samples need them. Had the inner ring been lost altogether, it would not warn.
+# size is the warning: the weights differ, and the samples need them. Had the inner ring been lost
+# altogether, it would not warn.
 # :::
 #
 # ## What went wrong on the way

@@ -39,10 +39,11 @@
 import importlib.util
 import os
 
+book = "gfn-diffusion-samplers"
 if importlib.util.find_spec("gfnlite") is None:
-    book = "gfn-diffusion-samplers"
     os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
     os.system(f"pip install -q './{book}/gfnlite[all]'")
+if os.path.isdir(book):  # also when the kernel is started again
     os.chdir(f"{book}/notebooks")
 
 # %%
@@ -274,6 +275,7 @@ lines.append("|:---|" + "---:|" * middle.shape[1])
 for name, row in middle.iterrows():
     form = ".0%" if "ESS" in name else ".2g"
     form = ".0f" if NEEDS[name] == "the modes" else form
+    row = row.where(row.abs() > 1e-6, 0.0)  # no digits of rounding
     cells = " | ".join(f"{value:{form}}" for value in row)
     lines.append(f"| {name} | {cells} |")
 display(Markdown("\n".join(lines)))
@@ -281,19 +283,16 @@ display(Markdown("\n".join(lines)))
 # %% [markdown]
 # The table has the medians behind the figure. Read the column *missing modes* from above: the
 # metrics that need no truth report a perfect sampler. The rest of this chapter explains the cells,
-# row by row, and ends with what to do when the lower rows cannot be had. Note also what *no* cell says:
-# which disease it is. A gap of the bounds has the same face whether modes are missing or widths are
+# row by row, and ends with what to do when the lower rows cannot be had. Note also what *no* cell
+# says: which disease it is. A gap of the bounds has the same face whether modes are missing or widths are
 # wrong; the metrics that see only one thing are the ones that name it.
 
 # %% [markdown]
 # ## Two bounds, and what their gaps are
 #
 # Let $P^*(\tau) = \frac{R(x_1)}{Z} \prod P_B$ be the law of trajectories that end in exact samples,
-# and $P_F(\tau)$ that of generated ones. By definition $\log w = \log Z + \log (P^*/P_F)$. The mean
-# under either law is all there is to see:
-#
-# :::{prf:theorem} The gaps of the bounds are divergences
-# :label: thm-06-gaps
+# and $P_F(\tau)$ that of generated ones. ([Notation](../book/notation) calls the first $Q$; here $q$
+# is taken.) By {prf:ref}`thm-bounds` the gaps of the bounds are the divergences between the two:
 #
 # $$
 # \begin{aligned}
@@ -301,6 +300,11 @@ display(Markdown("\n".join(lines)))
 # \text{EUBO} - \log Z &= \mathrm{KL}(P^* \,\|\, P_F) \ge 0.
 # \end{aligned}
 # $$ (eq-06-gaps)
+#
+# These compare trajectories. What do they say of the samples at the ends?
+#
+# :::{prf:theorem} A gap is an error of the samples and an error of the paths
+# :label: thm-06-gaps
 #
 # With $q$ for the density of generated samples and $p = R/Z$,
 #
@@ -316,11 +320,9 @@ display(Markdown("\n".join(lines)))
 # :::
 #
 # :::{dropdown} Proof
-# $\mathbb E_{P_F}[\log w] = \log Z + \mathbb E_{P_F}[\log (P^*/P_F)] = \log Z -
-# \mathrm{KL}(P_F \| P^*)$, and $\mathbb E_{P^*}[\log w] = \log Z + \mathrm{KL}(P^* \| P_F)$. A
-# divergence is never negative (Jensen's inequality). For the second part write both laws as the
-# density of the end times that of the path given the end: $P_F(\tau) = q(x_1)\, P_F(\tau \mid x_1)$
-# and $P^*(\tau) = p(x_1) \prod P_B$, take the logarithm of the ratio and its mean.
+# Write both laws as the density of the end times that of the path given the end:
+# $P_F(\tau) = q(x_1)\, P_F(\tau \mid x_1)$ and $P^*(\tau) = p(x_1) \prod P_B$, take the logarithm of
+# the ratio and its mean.
 # :::
 #
 # Two consequences. First, the ELBO's gap is an upper limit of how wrong the *samples* are, and may be
@@ -409,7 +411,7 @@ display(Markdown("\n".join(lines)))
 # sampler can reach all of the target*. If it cannot, the ladder leads to the logarithm of the mass
 # that it can reach.
 
-# %% mystnb={"figure": {"name": "fig-06-ladder", "caption": "K-sample bounds of two samplers (points, with 95% intervals), against the number of samples K; the curve is the delta method's. The ladder of the sampler that is too wide ends at log Z. That of the blind one is flat from the first rung on, at the log of the mass that it sees."}, "image": {"alt": "Two series of points against K on a logarithmic axis. One rises from below to the dashed line of the true log Z along a curve; the other is a horizontal line well below it."}}
+# %% mystnb={"figure": {"name": "fig-06-ladder", "caption": "K-sample bounds of two samplers (points, with 95% intervals), against the number of samples K; the curve is the delta method's, which holds from a few samples on. The ladder of the sampler that is too wide ends at log Z. That of the blind one is flat from the first rung on, at the log of the mass that it sees."}, "image": {"alt": "Two series of points against K on a logarithmic axis. One rises from below to the dashed line of the true log Z along a curve; the other is a horizontal line well below it."}}
 sizes = [2**k for k in range(0, 11, 2)]
 ladder_n = 2**16 if profile != "smoke" else 2**12
 figure, ax = plt.subplots(figsize=(6.4, 3.8))
@@ -574,8 +576,8 @@ plt.show()
 # \mathbb E\big[W_2^2\big] \gtrsim D^2\, \frac K2\, \sqrt{\frac{4\, m (1-m)}{\pi n}} .
 # $$ (eq-06-floor)
 #
-# So the **floor** of $W_2$ on 25 modes falls as $n^{-1/4}$: to halve it takes sixteen times the
-# samples, and optimal transport costs the cube of $n$. A result at the floor is as good as this
+# So on 25 modes the **floor** of $W_2$ has a part that falls as $n^{-1/4}$: to halve it takes sixteen
+# times the samples, and optimal transport costs the cube of $n$. A result at the floor is as good as this
 # metric can tell. It is *not* evidence that the modes are right inside.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-06-floor", "caption": "Left: distances of n samples of each sampler from n exact samples; the band holds 95% of the distances of exact samples from exact samples. Right: the floor against n (mean and standard deviation) and the noise of mode counts alone."}, "image": {"alt": "Left: strips of points by sampler; only the sampler with missing modes and the one with wrong weights lie clearly above a grey band. Right: the floor falls slowly with n, along a straight line on double logarithmic axes."}}
@@ -594,7 +596,7 @@ sns.stripplot(
 ax.axvspan(low, high, color=GREY, alpha=0.25, linewidth=0)
 ax.set(ylabel="", xlabel=f"$W_2$, {n} against {n} samples")
 seen = [k for k, v in drawn.items() if v["W2"].median() > high]
-ax.set_title(f"{len(seen)} of 6 leave the floor")
+ax.set_title(f"{len(seen)} of 6 diseases leave the floor")
 sizes = [k for k in (30, 60, 120, 250, 500) if k <= max(n, 120)]
 means, spreads = [], []
 for size in sizes:
@@ -624,6 +626,10 @@ right.set_title(f"The floor falls as $n^{{-{slope:.2f}}}$")
 plt.show()
 
 # %% [markdown]
+# With few samples the measured floor is higher, and falls faster: a surplus then has to go further
+# than to the next mode, and inside a mode the points are far apart. With some hundreds the counts are
+# what is left of it.
+#
 # The **maximum mean discrepancy** compares means of a kernel instead, here $k(x, y) =
 # e^{-|x - y|^2 / 2h^2}$ with $h$ the median distance {cite:p}`gretton2012`:
 #
@@ -801,7 +807,7 @@ plt.show()
 # %% [markdown]
 # What is it blind to? A sampler that ignores $c$ and draws from the *prior* passes: $x$ and the draws
 # are then exchangeable too. Ranks test the average over conditions; the bounds per condition, in
-# [the chapter on posteriors](08_vae_conditional), test each.
+# [One sampler for every image](08_vae_conditional), test each.
 
 # %% [markdown]
 # ## Intervals: over samples or over seeds?

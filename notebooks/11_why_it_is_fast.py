@@ -35,10 +35,11 @@
 import importlib.util
 import os
 
+book = "gfn-diffusion-samplers"
 if importlib.util.find_spec("gfnlite") is None:
-    book = "gfn-diffusion-samplers"
     os.system(f"git clone -q --depth 1 https://github.com/vincehass/{book}")
     os.system(f"pip install -q './{book}/gfnlite[all]'")
+if os.path.isdir(book):  # also when the kernel is started again
     os.chdir(f"{book}/notebooks")
 
 # %% tags=["hide-input", "helpers"]
@@ -753,6 +754,6 @@ table(
 #
 # ## Sources
 #
-# Two-phase training of samplers by trajectory balance, and exploration as noise:
+# Trajectory balance that takes the states as data, and exploration as noise:
 # {cite:t}`sendera2024`. Training on random grids: {cite:t}`berner2025discrete`. Reverse KL with its
 # graph: {cite:t}`zhang2022pis`.

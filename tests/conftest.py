@@ -1,14 +1,20 @@
 """One thread (a busy machine makes two far slower), and the two tiers: fast by default, `--all`."""
 
+import functools
+import gzip
+import http.server
+import io
 import json
 import math
 import re
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import jupytext
 import pytest
 import torch
+from browsing import BROWSER, FLAGS, build
 
 from reproduce import experiments, papers, provenance, report
 
@@ -86,6 +92,61 @@ def build_house(tmp_path, monkeypatch):
 
     yield build
     experiments.notebook_parameters.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory):
+    """The folder of the book, built once in the smoke profile."""
+    folder = tmp_path_factory.mktemp("book")
+    code, output = build(folder, GFNLITE_PROFILE="smoke")
+    assert code == 0, output[-5000:]
+    return folder / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def site(html):
+    """The address at which that book is served."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        """Serves texts compressed, as public hosts do, and keeps no log."""
+
+        def log_message(self, *_):
+            pass
+
+        def send_head(self):
+            path = Path(self.translate_path(self.path))
+            if path.suffix not in (".html", ".css", ".js", ".svg") or not path.is_file():
+                return super().send_head()
+            body = squeezed(path, path.stat().st_mtime_ns)
+            self.send_response(200)
+            self.send_header("Content-Type", self.guess_type(path))
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            return io.BytesIO(body)
+
+    @functools.cache
+    def squeezed(path, _changed):
+        return gzip.compress(path.read_bytes())
+
+    handler = functools.partial(Quiet, directory=html)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium."""
+    if BROWSER is None:
+        pytest.skip("NO BROWSER: the built pages were not looked at")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=BROWSER, headless=True, args=FLAGS)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,50 +1,10 @@
 """The built book: no warning, complete without a network, readable on a phone and in the dark."""
 
 import functools
-import http.server
-import os
 import re
-import shutil
-import subprocess
-import sys
-import threading
-from pathlib import Path
 
 import pytest
-import yaml
-
-ROOT = Path(__file__).parent.parent
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-
-
-def pages():
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    chapters = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    return [toc["root"], *chapters]
-
-
-def build(folder, **environment):
-    """Jupyter Book's exit code and output."""
-    command = [str(Path(sys.executable).parent / "jupyter-book"), "build", str(ROOT)]
-    command += ["--path-output", str(folder), "-W", "-n", "--keep-going"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=folder, env=os.environ | environment
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-@pytest.fixture(scope="session")
-def html(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("book")
-    code, output = build(folder, GFNLITE_PROFILE="smoke")
-    assert code == 0, output[-5000:]
-    return folder / "_build" / "html"
+from browsing import ROOT, VIEWS, WEIGHT, build, pages, visit
 
 
 @pytest.mark.parametrize("page", pages())
@@ -64,83 +24,11 @@ def test_the_cache_of_a_profile_is_not_anothers(html):
     assert [name.split("-")[0] for name in kept].count("smoke") == 1
 
 
-@pytest.fixture(scope="session")
-def site(html):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    handler = functools.partial(Quiet, directory=html)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    if BROWSER is None:
-        pytest.skip("NO BROWSER: the built pages were not looked at")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=BROWSER, headless=True, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-def faults(browser, url, site, width=1280, scheme="light"):
-    """Everything wrong that a browser sees on a page, as a list of words."""
-    page = browser.new_page(viewport={"width": width, "height": 850}, color_scheme=scheme)
-    wrong = []
-
-    def local_only(route):
-        if route.request.url.startswith((site, "data:", "blob:")):
-            route.continue_()
-        else:
-            wrong.append(f"asks the network for {route.request.url}")
-            route.abort()
-
-    page.route("**/*", local_only)
-    page.on("pageerror", lambda error: wrong.append(f"script error: {error}"))
-    page.on("console", lambda m: wrong.append(f"console: {m.text}") if m.type == "error" else None)
-    page.on("response", lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 else None)
-    page.goto(url, wait_until="load")
-    page.evaluate("window.MathJax?.startup?.promise")  # settles when all equations are typeset
-    wrong += page.evaluate(
-        """() => {
-        const wrong = [], all = query => [...document.querySelectorAll(query)];
-        const typeset = all('.math').filter(e => e.querySelector('mjx-container')).length;
-        if (typeset < all('.math').length) wrong.push('equations not typeset');
-        if (all('mjx-merror').length) wrong.push('equations with errors');
-        const images = all('.bd-article img');
-        if (images.some(i => !i.complete || !i.naturalWidth)) wrong.push('image not loaded');
-        if (images.some(i => !(i.alt || '').trim() || i.alt.startsWith('../')))
-            wrong.push('image without alt text');
-        // On a phone these scroll inside themselves; on a desktop nothing needs to.
-        const clipped = query => all(query).filter(e => e.scrollWidth > e.clientWidth + 1);
-        if (innerWidth >= 1280) {
-            for (const e of all('details')) e.open = true;
-            for (const e of clipped('mjx-container[display="true"]'))
-                wrong.push(`equation too wide: ${e.scrollWidth} px in ${e.clientWidth}`);
-            for (const e of clipped('.highlight pre'))
-                wrong.push(`code too wide: ${e.scrollWidth} px in ${e.clientWidth}`);
-        }
-        const root = document.documentElement;
-        if (root.scrollWidth > root.clientWidth + 1) wrong.push('scrolls sideways');
-        return wrong;}"""
-    )
-    page.close()
-    return wrong
-
-
-VIEWS = {"desktop": (1280, "light"), "dark": (1280, "dark"), "phone": (390, "light")}
-
-
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("page", pages())
 def test_a_browser_finds_nothing_wrong(browser, site, page, view):
-    assert faults(browser, f"{site}/{page}.html", site, *VIEWS[view]) == []
+    wrong, weight = visit(browser, f"{site}/{page}.html", site, *VIEWS[view])
+    assert wrong == [] and weight > 100_000
 
 
 def test_the_browser_would_find_it(browser, site, html):
@@ -150,15 +38,62 @@ def test_the_browser_would_find_it(browser, site, html):
     <div style="width:300px">x</div></mjx-container>
     <details><summary>x</summary><div class="highlight">
     <pre style="width:9em; overflow:auto">0123456789 0123456789</pre></div></details>
+    <div class="proof"><p style="color:#777; background:#fff8">grey</p></div>
     <script>throw Error("broken")</script></body></html>"""
     (html / "twin.html").write_text(twin)
-    found = " ".join(faults(browser, f"{site}/twin.html", site))
+    found = " ".join(visit(browser, f"{site}/twin.html", site)[0])
     for fault in ("asks the network", "script error", "404", "not typeset", "not loaded",
                   "without alt", "equation too wide: 300 px in 90", "code too wide",
-                  "sideways"):  # fmt: skip
+                  "hard to read, contrast 4.5: grey", "sideways"):  # fmt: skip
         assert fault in found
-    phone = " ".join(faults(browser, f"{site}/twin.html", site, 390))
+    phone = " ".join(visit(browser, f"{site}/twin.html", site, 390)[0])
     assert "too wide" not in phone and "sideways" in phone
+
+
+SLIDER = """<html><body><style>@media print {img {PRINT}}</style><div class="explore">
+<label>a <input type="range" min="0" max="3" value="0"><output>0</output></label>
+<img alt="a" src="SRC"><script>
+const slider = document.querySelector("input"), image = document.querySelector("img");
+slider.addEventListener("input", () => {STEP});</script></div></body></html>"""
+SQUARE = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' width='90' height='{}'/>"
+
+
+@pytest.mark.parametrize("step, fault", [
+    ("image.alt += 'b'; slider.nextElementSibling.textContent = '1'", "change its picture"),
+    ("image.src = '/grey.svg'; slider.nextElementSibling.textContent = '1'", "change its alt text"),
+    ("image.src = '/grey.svg'; image.alt = 'b'", "change its value"),
+    ("image.src = '/grey.svg'; image.alt = ' '", "without alt text"),
+    ("image.src = '/none.svg'", "a broken picture"),
+    (None, "not printed: a"),
+])  # fmt: skip
+def test_the_browser_would_find_a_slider_that_does_nothing(browser, site, html, step, fault):
+    (html / "grey.svg").write_text(SQUARE.format(99).split(",", 1)[1])
+    good = "image.src = '/grey.svg'; image.alt += 'b'; slider.nextElementSibling.textContent = 1"
+    first = SQUARE.format(90).replace("#", "%23")
+    for made, printed, found in (
+        (good, "", False),
+        (step or good, "" if step else "display:none", True),
+    ):
+        page = SLIDER.replace("SRC", first).replace("STEP", made).replace("PRINT", printed)
+        (html / "twin.html").write_text(page)
+        wrong = " ".join(visit(browser, f"{site}/twin.html", site)[0])
+        assert (fault in wrong) == found and (found or not wrong), wrong
+
+
+def test_the_browser_would_find_a_light_box_in_the_dark(browser, site, html):
+    page = """<html data-theme="dark"><body style="background: #111; color: #eee">
+    <div class="explore" style="background: GROUND; color: INK"><p>a slider</p></div></html>"""
+    for ground, ink, found in (("#ccc", "#111", True), ("none", "inherit", False)):
+        (html / "twin.html").write_text(page.replace("GROUND", ground).replace("INK", ink))
+        wrong, _ = visit(browser, f"{site}/twin.html", site, scheme="dark")
+        assert wrong == found * ["a light ground in the dark: a slider"]
+
+
+def test_the_browser_would_find_a_heavy_page(browser, site, html):
+    (html / "heavy.png").write_bytes(bytes(WEIGHT))
+    (html / "twin.html").write_text("<html><body><img alt='a' src='heavy.png'></body></html>")
+    wrong, weight = visit(browser, f"{site}/twin.html", site)
+    assert weight > WEIGHT and "most of all" in wrong[-1] and wrong[-1].endswith("heavy.png")
 
 
 def misnamed(page, bibliography):

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import jupytext
-import matplotlib
+import matplotlib.pyplot
 import pytest
 import test_public_defects
 import torch
@@ -77,6 +77,8 @@ def page():
             exec(cell.source, namespace)
             matplotlib.pyplot.close("all")
     namespace["BROKEN"] = list(namespace["MEASURED"])
+    # the answers use some of these names again
+    namespace["DRAWN"] = [namespace[name] for name in ("grid", "law", "kept")]
     yield namespace
     patch.undo()
 
@@ -139,10 +141,10 @@ def test_the_table_of_guards_is_that_of_the_tests(page):
 
 @pytest.mark.equation("eq-16-exploration")
 @pytest.mark.parametrize("steps, factor", [(25, 0.2), (100, 0.2), (400, 0.1)])
-def test_noise_a_step_adds_up(steps, factor):
+def test_noise_a_step_adds_up(page, steps, factor):
     generator = torch.Generator().manual_seed(0)
     noise = factor * torch.randn(20_000, steps, generator=generator)
-    added, e = noise.sum(1).var().item(), steps * factor**2
+    added, e = noise.sum(1).var().item(), page["per_unit_time"](factor, steps)
     assert added == pytest.approx(e, rel=5 * math.sqrt(2 / 20_000))
     assert added != pytest.approx(factor**2, rel=0.5)  # twin: no dependence on the steps
 
@@ -177,6 +179,16 @@ def test_the_share_of_the_narrow_mode_is_predicted(answered):
     assert answered["PREDICTED"] < 0.45
 
 
+@pytest.mark.equation("eq-16-accepted")
+def test_the_page_draws_the_law_of_accepted_moves(page):
+    grid, law, kept = page["DRAWN"]
+    left = grid < 0
+    drawn = torch.trapezoid(law[left], grid[left]).item()
+    # 2000 chains in two halves; the moves of a chain are alike, so a chain counts as one
+    assert drawn == pytest.approx((kept < 0).double().mean().item(), abs=0.01)
+    assert torch.trapezoid(law, grid).item() == pytest.approx(1, abs=1e-5)
+
+
 @pytest.mark.equation("eq-16-sorted")
 def test_sorted_references_score_the_size_of_the_target(page):
     means = torch.cartesian_prod(*2 * [torch.arange(-10.0, 11, 5)])
@@ -189,6 +201,10 @@ def test_sorted_references_score_the_size_of_the_target(page):
     assert page["one_pass"](x, y).item() == pytest.approx(expected, abs=tolerance)
     moved = page["one_pass"](x + off_centre, y).item()  # |m_x|^2 - 2 m_x . m_y, with m_y = 0
     assert moved == pytest.approx(expected + 9, abs=tolerance)
+    # both off the centre, where the middle term counts: 49 - 2 * 42 + (expected + 36)
+    twice = page["one_pass"](x + 7 / 3 * off_centre, y + 2 * off_centre).item()
+    spread = 5 * 2 * 2 * (expected + 49 + 36) / math.sqrt(n)
+    assert twice == pytest.approx(49 - 2 * 42 + expected + 36, abs=spread)
     assert page["one_pass"](x, y[torch.randperm(n, generator=generator)]).abs() < tolerance
 
 

@@ -162,3 +162,14 @@ def test_the_floor_is_of_rows_that_it_binds_and_of_no_others(method, elbo, ess, 
 ])  # fmt: skip
 def test_the_floor_binds_the_reference_process_alone(change):
     assert has_floor(gl.preset("25gmm", "TB+Expl", "full", **change)) == (not change)
+
+
+def test_one_step_costs_the_divergence_of_two_gaussians():
+    m, s2, sigma2 = 1.5, 0.5, 1.0
+
+    def log_r(x):
+        return -((x - m) ** 2) / (2 * s2) - 0.5 * math.log(2 * math.pi * s2)
+
+    ratio = sigma2 / s2
+    divergence = 0.5 * (ratio - 1 - math.log(ratio))
+    assert best_elbo(log_r, 1, sigma2, 8.0) == pytest.approx(-divergence, abs=1e-3)

@@ -17,6 +17,11 @@ def line(slope=1, colour="blue"):
     return figure
 
 
+@pytest.fixture(autouse=True)
+def no_figure_of_another_test():
+    plt.close("all")
+
+
 AXES = {"slope": [1, 2, 3], "colour": ["blue", "</script>"]}
 
 

@@ -2,6 +2,8 @@
 
 import ast
 import dataclasses
+import importlib.util
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +11,7 @@ from types import SimpleNamespace
 import jupytext
 import nbformat
 import pytest
+import yaml
 
 import gfnlite as gl
 
@@ -58,6 +61,43 @@ def test_code_fits_its_column(path):
     code, text = "x" * 77, f"```python\n{'y' * 77}\n```\n{'z' * 90}"
     twins = nbformat.v4.new_code_cell(code), nbformat.v4.new_markdown_cell(text)
     assert too_wide(twins) == ["x" * 77, "y" * 77]
+
+
+def started(source, monkeypatch, missing=True, fetched=False):
+    """What a notebook's first cell does where gfnlite is missing, and the book fetched, or not."""
+    done = []
+    known = importlib.util.find_spec
+    absent = lambda name, *rest: None if missing and name == "gfnlite" else known(name, *rest)  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", absent)
+        patch.setattr(os, "system", lambda command: done.append(command) or 0)
+        patch.setattr(os, "chdir", lambda folder: done.append(f"cd {folder}"))
+        patch.setattr(os.path, "isdir", lambda folder: fetched)
+        exec(source, {})
+    return done
+
+
+def first_cell(path):
+    """The source of a notebook's first cell of code, which no page shows."""
+    cell = code_cells(path)[0]
+    assert cell.metadata.get("tags") == ["remove-cell"]
+    return cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)
+def test_a_launched_notebook_fetches_the_book_where_it_is_missing(path, monkeypatch):
+    config = yaml.safe_load((path.parent.parent / "_config.yml").read_text())
+    url = config["repository"]["url"]
+    name = url.rsplit("/", 1)[1]
+    assert first_cell(path) == first_cell(NOTEBOOKS[1])
+    fetch = [f"git clone -q --depth 1 {url}", f"pip install -q './{name}/gfnlite[all]'"]
+    move = [f"cd {name}/notebooks"]
+    assert started(first_cell(path), monkeypatch, fetched=True) == fetch + move
+    assert started(first_cell(path), monkeypatch, missing=False) == []
+    # A kernel that is started again begins beside what was fetched.
+    assert started(first_cell(path), monkeypatch, missing=False, fetched=True) == move
+    twin = first_cell(path).replace("is None", "is not None")
+    assert not started(twin, monkeypatch) and started(twin, monkeypatch, missing=False)
 
 
 @pytest.fixture

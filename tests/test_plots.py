@@ -1,6 +1,7 @@
 """Pictures of any target: what is drawn is where it should be."""
 
 import matplotlib
+import matplotlib.pyplot as plt
 import torch
 
 import gfnlite as gl
@@ -36,3 +37,17 @@ def test_a_marginal_shows_one_coordinate_beside_exact_samples():
     assert sorted(labels) == ["exact", "samples"] and axes.get_xlabel() == "$x_{2}$"
     unknown = gl.plots.marginal(gl.named_target("lgcp"), torch.randn(20, 1600))
     assert [text.get_text() for text in unknown.get_legend().get_texts()] == ["samples"]
+
+
+def test_a_light_figure_is_shown_as_lines_and_a_heavy_one_as_pixels(generator):
+    gl.plots.style()
+    heights = torch.randn(20_000, generator=generator)
+
+    def shown(points):
+        figure, ax = plt.subplots()
+        ax.plot(range(points), heights[:points], ".")
+        plt.close(figure)
+        return figure._repr_svg_()
+
+    assert shown(10).startswith("<?xml") and shown(10) == shown(10)
+    assert shown(20_000) is None

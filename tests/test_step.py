@@ -119,3 +119,14 @@ def test_step_is_faster_than_the_sequential_loop(oracle, capsys):
             f"loop ({spared / ours:.1f} x where its time network runs once a step)"
         )
     assert usual / ours >= 2.5
+
+
+def test_a_trajectory_that_is_scored_twice_gives_the_same_gradient_each_time():
+    sampler = gl.GFNDiffusion(gl.gmm9, steps=5, hidden=8, batch_size=16)
+    tr = sampler.rollout(gl.time_grid(5), 16)
+    found = []
+    for _ in range(2):
+        sampler.policy.zero_grad()
+        gl.rollout.gradient(sampler.policy, tr, gl.objectives.tb)
+        found.append([p.grad.clone() for p in sampler.policy.parameters() if p.grad is not None])
+    assert found[0] and all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -4,6 +4,7 @@ bibliography that names its entries as the text does.
 
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sphinx.errors import ConfigError
 from versions import Versions
 
 WIDE = 1.6  # of a figure, over its height
+SINGLE = 7.0  # inches: a figure of one panel is no wider
 PROFILES = ("smoke", "quick", "full")
 # A page shows what these say; the cache of executed notebooks itself looks at their cells only.
 SHOWN = (
@@ -73,10 +75,20 @@ def mark_wide_images(app, doctree, docname):
     """A figure of several panels is too small on a phone: there it scrolls (see book.css)."""
     for image in doctree.findall(nodes.image):
         path = Path(app.srcdir) / image["uri"]
-        if path.suffix == ".png" and path.exists():
-            width, height = Image.open(path).size
-            if width > WIDE * height:
+        if path.exists() and path.suffix in (".png", ".svg"):
+            width, height = size(path)
+            if width > max(SINGLE, WIDE * height):
                 image["classes"].append("wide")
+
+
+def size(path):
+    """Width and height of a picture, in inches."""
+    if path.suffix == ".svg":
+        box = re.search(r'viewBox="[\d.-]+ [\d.-]+ ([\d.]+) ([\d.]+)"', path.read_text())
+        return tuple(float(points) / 72 for points in box.groups())
+    picture = Image.open(path)
+    dots = float(picture.info.get("dpi", (150,))[0])  # an inch
+    return tuple(pixels / dots for pixels in picture.size)
 
 
 def drop_repeated_scripts(app, pagename, templatename, context, doctree):
