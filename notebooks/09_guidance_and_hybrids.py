@@ -620,15 +620,18 @@ sweep
 # %% mystnb={"figure": {"name": "fig-09-sweep", "caption": "The gap between the bounds, EUBO minus ELBO, for each weight of the energy; dots are seeds. Small is good: zero is perfect."}, "image": {"alt": "Two panels, one for each data set, with dots of five seeds over the weight of the energy from zero to the energy alone."}}
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True)
 for ax, (kind, cells) in zip(axes, study["cells"].items(), strict=True):
-    for place, cell in enumerate(cells.values()):
+    means_of = {}
+    for place, (weight, cell) in enumerate(cells.items()):
         m = cell["metrics"]
         gaps = [u - b for u, b in zip(m["eubo"], m["elbo"], strict=True)]
         ax.scatter([place] * len(gaps), gaps, s=14, color=gl.plots.BLUE)
         middle = sum(gaps) / len(gaps)
         ax.plot(place, middle, "_", color="black", markersize=16)
+        means_of[weight] = middle
     ax.set_xticks(range(len(cells)), list(cells), fontsize=8)
     ax.set(xlabel=r"$\lambda_{\mathrm{GFN}}$", ylim=(0, None))
-    ax.set_title(kind)
+    least = min(means_of, key=means_of.get)
+    ax.set_title(f"{kind}: least at a weight of {least}")
 axes[0].set_ylabel("EUBO − ELBO (nats)")
 plt.show()
 

@@ -354,9 +354,8 @@ sources(ran)
 # ## The other tasks
 #
 # The same for each of the others: the table; the paper's mean and ours with 95% intervals, the
-# truth and the floor, where there is one; what the paper does not report; and the runs. A task none of
-# whose published rows was run at the paper's settings is folded: it has the paper's numbers, and what
-# else was run.
+# truth and the floor, where there is one; what the paper does not report; and the runs. A task
+# without a full run is folded: it has the paper's numbers, if there are any, and what else was run.
 
 
 # %% tags=["hide-input"]
@@ -382,9 +381,13 @@ def section(task, result):
         lines = [behind(row) for row in rows]
         parts.append(table(BEHIND, lines, words=(0, 5)).data)
         parts.append(sources(rows).data)
-    if any(row["profile"] == "full" and row["paper"] for row in rows):
+    if any(row["profile"] == "full" for row in rows):
         return f'<p class="rubric">{title}</p>{"".join(parts)}'
-    words = f"<b>{title}</b>, none of the paper's rows run yet"
+    published = any(row["paper"] for row in result["rows"])
+    words = (
+        "none of the paper's rows run" if published else "not in the paper"
+    )
+    words = f"<b>{title}</b>, {words}"
     summary = f"<summary>{words}</summary>"
     return f"<details>{summary}{''.join(parts)}</details>"
 
