@@ -701,9 +701,9 @@ def test_drift_of_one_seed_against_another_says_why_it_compares_nothing(house):
 def test_committed_results_are_what_the_prose_says():
     rows = json.loads((ROOT / "reproduce/results/25gmm.json").read_text())["rows"]
     quick = {row["method"]: row["metrics"] for row in rows if row["profile"] == "quick"}
-    # book/intro.md: six modes, or nine, and log Z wrong by as much; with exploration all 25.
-    found, wrong = quick["TB"]["modes"]["values"], quick["TB"]["delta_log_z_rw"]["values"]
-    assert set(found) == {6, 9} and quick["TB+Expl"]["modes"]["values"] == [25] * 3
-    # 2,000 weights of an effective fraction of 0.65 say log Z to 0.016; four of these
-    assert wrong == pytest.approx([math.log(25 / modes) for modes in found], abs=0.065)
+    full = next(row["metrics"] for row in rows if (row["method"], row["profile"]) == ("TB", "full"))
+    # book/intro.md: sixteen modes are not known, which is most of the error; with exploration none.
+    assert set(full["modes"]["values"]) == {9} and quick["TB+Expl"]["modes"]["values"] == [25] * 3
+    assert 0 < full["delta_log_z"]["mean"] - math.log(25 / 9) < 0.2 * full["delta_log_z"]["mean"]
+    # README.md: under a minute
     assert quick["TB+Expl"]["seconds"]["mean"] < 60
