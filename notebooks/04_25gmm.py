@@ -242,7 +242,7 @@ plt.show()
 if not snapshots:  # a run that keeps its results takes none on the way
     snapshots[sampler.iteration] = x[:600], sampler.history[-1]
 moments = list(snapshots)
-early = [round(len(moments) * (i / 12) ** 2) for i in range(12)]
+early = [int(len(moments) * (i / 12) ** 2) for i in range(12)]
 moments = [moments[i] for i in dict.fromkeys(early)] + moments[-1:]
 
 
