@@ -309,7 +309,7 @@ def with_steps(steps):
 def steps_in_words(steps):
     made = evaluated[steps]
     words = f"T = {steps}: ELBO {made['elbo']:.2f}"
-    return words + f", {made['ess']:.1%} of the samples effective"
+    return words + f"\n{made['ess']:.1%} of the samples are effective"
 
 
 gl.explore(with_steps, steps_in_words, steps=evaluated)
