@@ -328,6 +328,13 @@ gl.watch(
 # ```
 # :::
 #
+# ## What went wrong
+#
+# This page first said that chains *never* leave the mode that they begin in. Its own picture showed
+# one that had: over enough steps even the improbable happens somewhere. And "misplaced" looked like a
+# fault of the chains, until chance alone was put beside it in the title: three hundred points cannot
+# be spread evenly over twenty-five modes.
+#
 # ## Sources
 #
 # Langevin chains: {cite:t}`roberts1996`. The targets: {cite:t}`sendera2024`.
