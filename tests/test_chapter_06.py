@@ -278,27 +278,3 @@ def test_what_rings_is_worse_than_the_control(chapter, draw):
     rung = chapter.alarms(worse, control)
     assert {name for name in names if rung[name] == 0} == set(chapter.LOW_IS_BAD)
     assert chapter.alarms(control, control).max() < 0.1
-
-
-def test_solutions_run():
-    """After the chapter's cells, as a reader would, in the smoke profile."""
-    import os
-    import re
-    import subprocess
-    import sys
-
-    cells = jupytext.read(SOURCE).cells
-    code = [c.source for c in cells if c.cell_type == "code"]
-    fences = [
-        fence
-        for cell in cells
-        if cell.cell_type == "markdown"
-        for fence in re.findall(r"^```python\n(.*?)^```", cell.source, re.DOTALL | re.MULTILINE)
-    ]
-    assert len(fences) == 4
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(code + fences)],
-        env=os.environ | {"GFNLITE_PROFILE": "smoke", "GFNLITE_STATIC": "1", "MPLBACKEND": "agg"},
-        capture_output=True, text=True, cwd=SOURCE.parent,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]

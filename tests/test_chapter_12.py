@@ -2,10 +2,7 @@
 
 import itertools
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -215,22 +212,3 @@ def test_what_a_forgotten_jacobian_costs(a, b):
         shape = a - 1 + jacobian
         assert mean == pytest.approx(shape / b, rel=1e-6)
         assert math.log(mass) == pytest.approx(math.lgamma(shape) - shape * math.log(b), abs=1e-6)
-
-
-def test_solutions_run():
-    """After the chapter's cells, as a reader would, in the smoke profile."""
-    cells = jupytext.read(SOURCE).cells
-    code = [cell.source for cell in cells if cell.cell_type == "code"]
-    fences = [
-        "\n".join(line.removeprefix("# ") for line in fence.splitlines())
-        for cell in cells
-        if cell.cell_type == "markdown"
-        for fence in re.findall(r"^```python\n(.*?)^```", cell.source, re.DOTALL | re.MULTILINE)
-    ]
-    assert len(fences) == 3
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(code + fences)],
-        env=os.environ | {"GFNLITE_PROFILE": "smoke", "GFNLITE_STATIC": "1", "MPLBACKEND": "agg"},
-        capture_output=True, text=True, cwd=SOURCE.parent,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
