@@ -98,6 +98,71 @@ SHORT = {  # a short fit: few steps, so that a try costs seconds
 }
 
 # %% [markdown]
+# ## What goes in, and what comes out
+#
+# With two measurements, radius and perimeter, and an intercept, there would be no need of a sampler: a
+# grid of $41^3$ points normalises the density of the three coefficients. So here one can see both ends
+# of the chapter. What goes in has no reason to be round, or to lie where a sampler starts. What comes
+# out is a chance and how sure one may be of it. For eleven coefficients the same grid would have
+# $41^{11}$ points, more than $10^{17}$.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-12-in-and-out", "caption": "The model of this chapter with three coefficients, by quadrature on a grid. Left: the posterior of two of them, the third integrated out (regions of 50% and 95%), and those of a standard Gaussian, which is the prior and a sampler before training. Right: the probability that a tumour is benign, against its size (radius and perimeter alike), with the posterior's mean and central 90%; ticks are the tumours."}, "image": {"alt": "Left: a narrow tilted ellipse that lies mostly outside of two dashed circles about the origin. Right: a curve with a thin band falls from one to zero as the size grows; ticks of benign tumours on top lie to the left, ticks of malignant ones at the bottom to the right."}}
+sizes, benign = load_breast_cancer(return_X_y=True)
+sizes = torch.as_tensor(sizes[:, [0, 2]])  # mean radius, mean perimeter
+sizes = (sizes - sizes.mean(0)) / sizes.std(0, correction=0)
+rows = torch.cat((torch.ones_like(sizes[:, :1]), sizes), 1)
+side = 2.0 * torch.as_tensor(benign) - 1
+points = 41  # of each axis: intercept, radius, perimeter
+ranges = ((-0.8, 1.8), (-5.0, 3.5), (-7.5, 1.0))
+axes = [torch.linspace(*ends, points).double() for ends in ranges]
+grid = torch.cartesian_prod(*axes)  # (points^3, 3)
+margins = (part @ (side[:, None] * rows).T for part in grid.split(10_000))
+log_p = -0.5 * grid.square().sum(1)
+log_p += torch.cat([F.logsigmoid(part).sum(1) for part in margins])
+p = log_p.softmax(0)  # here the grid normalises it
+spread = (p[:, None] * (grid - p @ grid)).T @ (grid - p @ grid)
+narrow, wide = torch.linalg.eigvalsh(spread[1:, 1:]).sqrt().tolist()
+
+figure, (ax, right) = plt.subplots(1, 2, figsize=(8.4, 4.1))
+plane = p.view(points, points, points).sum(0)  # intercept integrated out
+falling = plane.flatten().sort(descending=True).values
+held = [falling[(falling.cumsum(0) < q).sum()].item() for q in (0.95, 0.5)]
+style = {"colors": [BLUE], "linewidths": 1.5}
+ax.contourf(
+    axes[1], axes[2], plane.T, [*held, 1], colors=[BLUE, BLUE], alpha=0.25
+)
+ax.contour(axes[1], axes[2], plane.T, held, **style)
+for q in (0.95, 0.5):
+    radius = math.sqrt(-2 * math.log(1 - q))
+    style = {"fill": False, "color": ORANGE, "linestyle": "--"}
+    ax.add_patch(plt.Circle((0, 0), radius, **style))
+ax.annotate("start", (0, -0.15), ha="center", color=ORANGE)
+ax.annotate("the posterior", (-4.5, -5.5), color=BLUE)
+ax.set(xlim=(-5, 3.5), ylim=(-7.2, 2.8), aspect="equal")
+ax.set(xlabel="coefficient of radius", ylabel="coefficient of perimeter")
+ax.set_title(f"In: a ridge {wide / narrow:.1f} times as long as wide")
+size = torch.linspace(-2.2, 3.2, 60).double()
+chance = torch.sigmoid(grid[:, :1] + grid[:, 1:].sum(1, True) * size)
+order = chance.argsort(0)
+below = p[order].cumsum(0)  # (points^3, 60)
+band = [
+    chance.gather(0, order).gather(0, (below < q).sum(0, keepdim=True))[0]
+    for q in (0.05, 0.95)
+]
+right.plot(size, p @ chance, color=BLUE, label="mean")
+right.fill_between(size, *band, color=BLUE, alpha=0.25, label="90%")
+for sign, height, colour in ((1, 1.06, GREEN), (-1, -0.06, GREY)):
+    shown = sizes[side == sign].mean(1)
+    right.plot(shown, 0 * shown + height, "|", color=colour, alpha=0.5)
+right.annotate("benign", (3.2, 1.03), ha="right", color=GREEN)
+right.annotate("malignant", (-2.2, 0.02), color=GREY)
+right.set(xlabel="size (standard deviations from the mean)")
+right.set(ylabel="probability of benign", ylim=(-0.12, 1.14))
+right.legend(loc="center right")
+right.set_title("Out: an answer with its error")
+plt.show()
+
+# %% [markdown]
 # ## The steps
 #
 # | step | call | ask yourself |
@@ -118,15 +183,14 @@ SHORT = {  # a short fit: few steps, so that a try costs seconds
 # ### 1. Write the energy
 #
 # Let $y_i = \pm 1$ say whether tumour $i$ is benign, and let the rows $x_i$ hold a constant one and ten
-# standardised measurements. Logistic regression with a Gaussian prior of variance $v$ has, up to a
-# constant,
+# standardised measurements. Logistic regression with a Gaussian prior of variance $v$, here $v = 1$, has
 #
 # $$
 # E(w) = \frac{|w|^2}{2v} + \frac d2 \log 2 \pi v
 #   + \sum_{i=1}^{569} \log\big(1 + e^{-y_i\, w \cdot x_i}\big) .
 # $$ (eq-12-posterior)
 #
-# With the constant of the prior kept, $Z$ is the **evidence**, the probability of the labels under
+# As the constant of the prior is kept, $Z$ is the **evidence**, the probability of the labels under
 # the model. The energy takes a batch $w$ of shape `(B, d)` and returns `(B,)`:
 
 # %% tags=["logistic"]
@@ -152,11 +216,11 @@ def energy(w):
 #
 # ### 2. Check it
 #
-# Five checks catch most mistakes. Does it return one number per row? Does a row's energy depend on
+# Five checks catch many mistakes. Does it return one number per row? Does a row's energy depend on
 # that row alone? Is it finite also far out, where an untrained sampler will go? Is its gradient that
 # of finite differences? And does it grow outwards, so that $e^{-E}$ can be normalised at all? For
-# the last one: along any ray, $\int e^{-E}\, r^{d-1} dr$ must converge, so $E$ must gain more than
-# $d \log r$.
+# the last one: along nearly every ray, $\int e^{-E}\, r^{d-1} dr$ must converge, so $E$ must gain more
+# than $d \log r$. A finite check of some rays is no proof, but what fails it is wrong.
 
 
 # %% tags=["check"]
@@ -227,8 +291,8 @@ gl.diagnose(raw)
 # :::{prf:theorem} A density in other coordinates
 # :label: thm-12-jacobian
 #
-# Let $g$ be differentiable and one-to-one, with a differentiable inverse, from $\mathbb R^d$ onto the
-# support of $R$, and
+# Let $g$ be continuously differentiable and one-to-one, with such an inverse, from $\mathbb R^d$ onto an
+# open set outside which $R$ is zero (but for a set of volume zero), and
 #
 # $$\log R_z(z) = \log R\big(g(z)\big) + \log \Big| \det \frac{\partial g}{\partial z} \Big| .$$ (eq-12-jacobian)
 #
@@ -251,8 +315,9 @@ gl.diagnose(raw)
 # \log Z \approx \log R(m) + \frac d2 \log 2\pi - \frac12 \log \det H .
 # $$ (eq-12-laplace)
 #
-# With $\sigma^2 = 1$ an *untrained* sampler ends as $\mathcal N(0, I)$: it already is this
-# approximation, and all that is left to learn is what the approximation gets wrong.
+# With $\sigma^2 = 1$ and no exploration an *untrained* sampler ends as $\mathcal N(0, I)$: it already is
+# this approximation, and all that is left to learn is what the approximation gets wrong. The pilot,
+# asked in the new coordinates, comes to nearly the same.
 
 
 # %% tags=["laplace"]
@@ -294,12 +359,16 @@ whitened = in_coordinates(energy, mode, factor)
 guess = -whitened(torch.zeros(1, dim)).item()
 guess += 0.5 * dim * math.log(2 * math.pi)
 scale_z = gl.suggest_scale(whitened, dim, seed=seed)
+print(
+    f"pilot: sigma2 {scale_z.sigma2:.2f}, "
+    f"exploration {scale_z.exploration:.2f}"
+)
 white = gl.GFNDiffusion(
     whitened,
     dim,
     sigma2=1.0,
     iterations=iterations,
-    **SHORT | {"lr": 3e-3},
+    **SHORT,
 )
 untrained = white.evaluate(n)
 white.fit(progress=False)
@@ -332,8 +401,9 @@ ax.set_title(
 plt.show()
 
 # %% [markdown]
-# The network, the number of steps, the training time and the model are the same. Only the linear
-# map is new.
+# The model, the network, the number of steps, the training time and the learning rate are the same.
+# Only the linear map is new, and with it $\sigma^2$ and the exploration, which the pilot fits to the
+# coordinates.
 #
 # ### 7. Evaluate, and correct what is left
 #
@@ -369,9 +439,8 @@ print(f"effective sample size {gl.ess(log_w):.1%} of {n:,}")
 # %% [markdown]
 # ### 8. Compare with another method
 #
-# Two references that share nothing with the sampler but the energy: long Metropolis-adjusted
-# Langevin chains (`gl.mala`) for the means, and annealed importance sampling for the evidence. Both
-# run in the whitened coordinates, which help them as much.
+# Two references that share nothing with the sampler but the energy and the coordinates: long Metropolis-adjusted
+# Langevin chains (`gl.mala`) for the means, and annealed importance sampling for the evidence.
 
 # %% tags=["hide-input"]
 target_z = gl.targets.as_target(whitened, dim)
@@ -410,7 +479,7 @@ lines.append(
 lines.append(f"| AIS | {ais.log_z:.3f} | {ais_low:.3f} to {ais_high:.3f} |")
 display(Markdown("\n".join(lines)))
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-12-coefficients", "caption": "Posterior means of the eleven coefficients: maximum of the posterior, sampler with weights, and long chains (intervals of 95% are smaller than most markers). Bottom: difference of the last two, in standard errors."}, "image": {"alt": "Top: markers of three kinds for eleven coefficients; two coincide, the maximum of the posterior is a little nearer to zero. Bottom: bars of standardised differences, most within two."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-12-coefficients", "caption": "Posterior means of the eleven coefficients: maximum of the posterior, sampler with weights, and long chains (intervals of 95% are smaller than most markers). Bottom: difference of the last two, in standard errors."}, "image": {"alt": "Top: markers of three kinds for eleven coefficients; two coincide, the maximum of the posterior is for most of them a little nearer to zero. Bottom: bars of standardised differences, most within two."}}
 figure, (ax, lower) = plt.subplots(
     2, 1, figsize=(6.6, 5), sharex=True, height_ratios=[2, 1]
 )
@@ -442,8 +511,9 @@ plt.show()
 # %% [markdown]
 # And the question that was asked: how sure may one be? Here are three tumours, the first of them the one
 # that the model is least sure of, with the probability of *benign*: at the maximum, which is one number,
-# and over the posterior, which also says how far from it the truth may be. `oversample` draws more
-# and keeps what importance resampling picks, so that quantiles need no weights.
+# and over the posterior, which also says how far from it the truth may be. They are among the 569 whose
+# labels the posterior has seen; with the measurements of a new one in `new`, the lines are the same.
+# `oversample` draws more and keeps what importance resampling picks, so that quantiles need no weights.
 
 # %% tags=["hide-input"]
 rows = signed * (2.0 * torch.as_tensor(labels) - 1)[:, None]  # x_i again
@@ -486,16 +556,17 @@ print(f"loaded: {again.target.name}, {again.iteration} iterations")
 # ### 1. Write the energy
 #
 # A lattice field theory in one dimension: $N$ sites on a ring, each with a field $\phi_i$ in a double
-# well, coupled to its neighbours {cite:p}`albergo2019` (who sample it in two dimensions):
+# well, coupled to its neighbours {cite:p}`albergo2019` (who sample it in two dimensions, without $h$):
 #
 # $$
 # E(\phi) = \sum_{i=1}^{N} \Big[ \tfrac\kappa2 (\phi_{i+1} - \phi_i)^2
 #   + \lambda (\phi_i^2 - 1)^2 - h\, \phi_i \Big] .
 # $$ (eq-12-chain)
 #
-# On a ring, $\phi_{N+1} = \phi_1$. Neighbours want to agree, so that the whole ring is either up or down; a small field $h$ prefers
-# up, and walls between the two cost energy. It is the small cousin of many systems in which a sampler
-# must get the *ratio* of two states right.
+# On a ring, $\phi_{N+1} = \phi_1$. Neighbours want to agree, so that the ring tends to be all up or all
+# down; a small field $h$ prefers up. A ring may also be up in a part and down in the rest, but the two
+# walls between them cost energy. It is the small cousin of many systems in which a sampler must get
+# the *ratio* of two states right. We say that a ring is up if its mean field is positive.
 
 # %% tags=["chain"]
 N, KAPPA, LAM, FIELD = 12, 2.0, 2.0, 0.03
@@ -525,7 +596,8 @@ def chain_energy(phi):
 #
 # where $\Phi$ multiplies by $\phi$. On a grid $K$ is a matrix, and since the kernel is smooth and
 # vanishes at the ends, the trapezoidal rule is exact to many digits. The same matrices give exact
-# *samples*: $\phi_1$ from the diagonal of $K^N$, then site after site,
+# *samples*, up to the width of a cell of the grid: $\phi_1$ from the diagonal of $K^N$, then site after
+# site,
 #
 # $$
 # p(\phi_i \mid \phi_{i-1}, \phi_1) \propto K(\phi_{i-1}, \phi_i)\, K^{N-i+1}(\phi_i, \phi_1) .
@@ -588,9 +660,13 @@ truth = Chain()
 
 # %%
 print(check(chain_energy, N) or "nothing found")
-up = (truth.sample(20_000, generator).mean(1) > 0).float().mean().item()
+phi = truth.sample(20_000, generator)
+up = (phi.mean(1) > 0).float().mean().item()
+walls = (phi.sign() != phi.roll(1, -1).sign()).any(1).float().mean()
 print(f"exact: log Z {truth.log_z:.4f}, mean {truth.mean_field():.4f}")
-print(f"the ring is up in {up:.1%} of exact samples")
+print(
+    f"the ring is up in {up:.1%} of exact samples, has walls in {walls:.0%}"
+)
 
 # %% [markdown]
 # ### 3 to 6: scale, fit, diagnose, change
@@ -598,7 +674,7 @@ print(f"the ring is up in {up:.1%} of exact samples")
 # The sampler is given only `chain_energy`. First as the pilot suggests. Then as the diagnosis says:
 # more exploration, for longer. Then with what this energy offers and the first two left unused: its
 # gradient, as a part of the drift (`langevin`), and annealed particles, found before the training
-# and replayed in half of its steps (`prefill`, `replay_ratio`).
+# and replayed in half of its steps (`prefill`, `replay_ratio`), in place of the exploration.
 
 # %%
 scale = gl.suggest_scale(chain_energy, N, seed=seed)
@@ -627,7 +703,7 @@ for name, changes in tries.items():
 
 # %% [markdown]
 # The first verdict that something is *missing* came with no truth at all: annealed particles from
-# wide starts found the ring down where the sampler never goes. Now open the envelope. The saved
+# wide starts found rings that are down, or have walls, where the sampler never goes. Now open the envelope. The saved
 # sampler is loaded with the target that knows:
 
 # %% tags=["hide-input"]
@@ -715,9 +791,11 @@ right.set_title(f"At most {most:.1f} standard errors off")
 plt.show()
 
 # %% [markdown]
-# Look at the crosses. Some observables hardly notice that a whole side is lost: $\phi_i^2$, the point
-# at distance zero, is the same on both sides. What is even under a symmetry cannot see what breaks
-# it. Choose an observable that would.
+# Look at the crosses. All these products are even: turning a ring over leaves them as they are. So the
+# loss of one side hardly shows in them, and what is even under a symmetry cannot see what breaks it.
+# That the crosses are wrong at larger distances tells of *another* loss, which no count of sides would
+# have told: the first sampler has too few rings with walls. Choose observables that differ in what
+# they can see.
 #
 # And look at the effective sample size in the table before you ask the weights for anything more
 # delicate: the error bars are honest only as long as a few trajectories do not carry them all.
@@ -810,18 +888,19 @@ display(
 # A rate is positive, a probability lies between zero and one. An energy that is infinite or not a
 # number outside its support is refused, as the last row shows, and rightly: a trajectory may go
 # anywhere in $\mathbb R^d$. Map the support to $\mathbb R^d$ instead, and add the logarithm of the
-# Jacobian $J = |\det \partial g/\partial z|$ ({eq}`eq-12-jacobian`):
+# Jacobian $J = |\det \partial g/\partial z|$ to $\log R$ ({eq}`eq-12-jacobian`), which is to take it from
+# the energy. For each coordinate, or for ordered ones together:
 #
 # $$
 # \begin{aligned}
 # x > 0: & & x &= e^z, & \log J &= z, \\
-# 0 < x < 1: & & x &= 1/(1 + e^{-z}), & \log J &= \log x (1 - x), \\
+# 0 < x < 1: & & x &= 1/(1 + e^{-z}), & \log J &= \log[x (1 - x)], \\
 # x_1 < x_2 < \dots: & & x_i &= z_1 + \textstyle\sum_{j=2}^i e^{z_j},
 #   & \log J &= \textstyle\sum_{j \ge 2} z_j .
 # \end{aligned}
 # $$ (eq-12-maps)
 #
-# What if it is forgotten? Take a rate $x$ with the energy $b x - (a - 1) \log x$, a Gamma density with
+# What if it is forgotten? Take a rate $x$ with the energy $b x - (a - 1) \log x$, $a > 1$, a Gamma density with
 # $\log Z = \log \Gamma(a) - a \log b$ and the mean $a/b$. With the Jacobian,
 # $\log R_z = a z - b e^z$. Without it, $\log R_z = (a - 1) z - b e^z$, which is the *same* formula with
 # $a - 1$ for $a$:
@@ -868,7 +947,7 @@ display(Markdown("\n".join(lines)))
 #
 # 1. Check an energy before training: shape, rows, finiteness, gradient, growth in all directions.
 # 2. Coordinates first: one variance cannot fit long and thin directions, and a linear map is free.
-# 3. Train briefly, read the first verdict, change one thing; the gradient helps where modes are lost.
+# 3. Train briefly, read the first verdict, change one thing; what is lost must be found from outside.
 # 4. Weights correct what the sampler reaches; compare with a method that shares only the energy.
 # 5. Constraints are changes of variables with a Jacobian; forget it and nothing will tell you.
 #
@@ -904,16 +983,25 @@ display(Markdown("\n".join(lines)))
 # :::
 #
 # **2.** Without the field, $h = 0$, both sides are equal by symmetry. Use this to test a sampler that
-# has no other truth.
+# has no other truth, without training another one.
 #
 # :::{dropdown} Solution
-# Any symmetry of the energy is a free test: here the mean field must be zero, and the ring up in half
-# of the samples. Flipping samples at random even repairs a sampler that has one side only.
+# The samplers were trained with the field, but weights can take it away: $\log w$ contains
+# $\log R = -E$, and without $h$ that is less by $h \sum_i \phi_i$. Then the ring must be up in half of the
+# weighted samples, within the interval. Run the first sampler more than once: as a rule it has all
+# rings up and an interval of next to nothing; if one ring in thousands is down, its weight is so large
+# that the interval holds nearly everything. Turning its samples over at random would repair its sides,
+# now that both are equal; its lack of walls would stay.
 # ```python
-# phi = best.sample(1000)
-# sign = 1 - 2 * torch.randint(2, (1000, 1), generator=generator)
-# print("up", (phi.mean(1) > 0).float().mean().item())
-# print("up, flipped", ((sign * phi).mean(1) > 0).float().mean().item())
+# for name in ("as suggested", "with particles"):
+#     phi, log_w = rings[name].sample(n, return_weights=True)
+#     free = log_w - FIELD * phi.sum(1)
+#     is_up = (phi.mean(1, keepdim=True) > 0).double()
+#     share, error = weighted_mean(is_up, free)
+#     print(f"{name}: up {share.item():.1%} ± {1.96 * error.item():.1%}")
+# sign = 1 - 2 * torch.randint(2, (n, 1), generator=generator)
+# turned = sign * rings["as suggested"].sample(n)
+# print(f"turned over: up {(turned.mean(1) > 0).float().mean():.1%}")
 # ```
 # :::
 #
@@ -940,7 +1028,10 @@ display(Markdown("\n".join(lines)))
 # every sampler looked fine. With the higher barrier, exploration and gradient together still lost the
 # lower side; only particles from outside kept it. A sentence that said that averages over the posterior are
 # less extreme than the maximum was written before they were computed; one of three tumours
-# contradicted it. And the Gamma density first had $b = 2$, where right and forgotten Jacobian have the same
+# contradicted it. The comparison of coordinates first changed the learning rate too, so that it
+# compared two things; with one rate for both, nothing in its result changed. The solution of exercise
+# 2 first asked a sampler *with* the field for a symmetry that it does not have. And the Gamma density
+# first had $b = 2$, where right and forgotten Jacobian have the same
 # normaliser, $\Gamma(3)/2^3 = \Gamma(2)/2^2$: a table in which the mistake seemed to cost nothing.
 #
 # ## Sources

@@ -105,7 +105,9 @@ def test_laplace_is_exact_for_a_gaussian_and_its_coordinates_are_standard(chapte
     whitened = chapter.in_coordinates(energy, m, factor)
     standard = 0.5 * z.square().sum(1) + 1.5 * math.log(2 * math.pi)
     torch.testing.assert_close(whitened(z), standard - log_z, rtol=0, atol=1e-4)
-    # The twin: without the volume it is off by log det L.
+    # The estimate itself, from its formula; twins: without the volume, or with it the other way.
+    estimate = -energy(m[None]) + 1.5 * math.log(2 * math.pi) + factor.diagonal().log().sum()
+    torch.testing.assert_close(estimate, log_z[None], rtol=0, atol=1e-4)
     assert abs(factor.diagonal().log().sum()) > 0.1
 
 
