@@ -97,7 +97,7 @@ EXCEPTIONS = {
     },
     "quick": {
         "9gmm": {"iterations": 2000},
-        "manywell128": {"iterations": 2500},
+        **dict.fromkeys(("manywell32", "manywell64", "manywell128"), {"iterations": 2500}),
         "lgcp": DEAR,
         "vae": DEAR,
         # 20 steps are as good as more (results/bench/few_steps.json); the time is the decoder's

@@ -26,8 +26,8 @@
 # **You will be able to** tell a collapse from an inaccuracy when the modes are too many to count,
 # and to say in advance what wrong weights of modes cost in $d$ dimensions.
 #
-# **You need** [Twenty-five modes](04_25gmm). **Time**: 10 minutes to read; about two minutes to run
-# on one CPU core in the `quick` profile; `full`, the paper's setting, is for a GPU.
+# **You need** [Twenty-five modes](04_25gmm). **Time**: 10 minutes to read; about a minute and a half
+# to run on one CPU core in the `quick` profile; `full`, the paper's setting, is for a GPU.
 # :::
 
 # %% tags=["remove-cell"]
@@ -350,7 +350,7 @@ plt.show()
 # %% tags=["lesson"]
 short = gl.preset(task, "PIS", "quick", lr=1e-2).replace(
     learn_variance=True,
-    steps=min(20, config.steps),
+    steps=min(10, config.steps),
     coarse_steps=None,
     iterations=min(1000, config.iterations),
 )
@@ -388,15 +388,17 @@ Markdown("\n".join(lines))
 
 # %% [markdown]
 # Choose a method, and see where the mass of a well goes: the double-well coordinates of all wells
-# pooled. Three more rows of the table join the two above, trained for a few seconds each on coarse
+# pooled. Two more rows of the table join the two above, trained for a few seconds each on coarse
 # grids.
 
 # %% tags=["lesson"]
 models = {method: (sampler, evaluation), "PIS": (lost, lost_evaluation)}
 smoke_or_quick = "smoke" if profile == "smoke" else "quick"
-for name in ("TB", "TB+Expl", "TB+Expl+LP"):
+for name in ("TB+Expl", "TB+Expl+LP"):
     brief = gl.preset(task, name, smoke_or_quick).replace(
-        coarse_fraction=1.0, iterations=min(800, config.iterations)
+        coarse_steps=min(10, config.steps),
+        coarse_fraction=1.0,
+        iterations=min(800, config.iterations),
     )
     model = gl.GFNDiffusion(target, config=brief)
     model.fit(compile=on_gpu, progress=False)
