@@ -193,7 +193,7 @@ class Evaluation(dict):
 def number(key: str, value: float) -> str:
     """The value of a metric, with the digits that it deserves."""
     if key.startswith("ess"):
-        return f"{value:.1%}"
+        return f"{value:.1%}" if value >= 1e-3 or value == 0 else f"{100 * value:.1g}%"
     return f"{value:.2g}" if key.startswith("mmd") else f"{value:.3f}"
 
 

@@ -76,7 +76,8 @@ def _static(figure, alt, dpi, axes) -> str:
     points = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
     if len(points) > FRAMES:
         raise ValueError(f"{len(points)} figures are more than the {FRAMES} that a page holds")
-    frames = [_picture(figure(**point), dpi) for point in points]
+    figures = [figure(**point) for point in points]
+    frames = [_picture(drawn, dpi) for drawn in figures]
     if (size := sum(map(len, frames))) > BYTES:
         raise ValueError(f"figures of {size:,} bytes are more than the {BYTES:,} of a page")
     alts = [alt(**point) if callable(alt) else alt for point in points]
@@ -89,7 +90,8 @@ def _static(figure, alt, dpi, axes) -> str:
     )
     held = json.dumps(data).replace("<", "\\u003c")  # no value ends the script
     return (
-        f'<div class="explore">{rows}<img src="{frames[0]}" alt="{html.escape(alts[0])}">'
+        f'<div class="explore">{rows}<div><img class="{_width(figures[0])}" src="{frames[0]}" '
+        f'alt="{html.escape(alts[0])}"></div>'
         f'<script type="application/json">{held}</script><script>{SCRIPT}</script></div>'
     )
 
@@ -143,7 +145,8 @@ def watch(process: Callable[..., Iterator], **axes: Sequence) -> object:
             plt.close(figure)
         named = (f"{name.replace('_', ' ')}: {', '.join(map(str, v))}" for name, v in axes.items())
         said = html.escape("In Jupyter this can be set and started. " + "; ".join(named) + ".")
-        return HTML(f'<div class="explore">{_image(figure, _titles(figure))}<p>{said}</p></div>')
+        image = _image(figure, _titles(figure))
+        return HTML(f'<div class="explore"><div>{image}</div><p>{said}</p></div>')
     return _Watch(process, axes).box
 
 
@@ -221,4 +224,13 @@ def _titles(figure) -> str:
 
 def _image(figure, alt, dpi=110) -> str:
     fits = "max-width: 100%; height: auto"  # where no style sheet of the book's does it
-    return f'<img src="{_picture(figure, dpi)}" alt="{html.escape(alt)}" style="{fits}">'
+    return (
+        f'<img class="{_width(figure)}" src="{_picture(figure, dpi)}" alt="{html.escape(alt)}" '
+        f'style="{fits}">'
+    )
+
+
+def _width(figure) -> str:
+    """The class of a figure: a wide one, of several panels, scrolls on a phone (see book.css)."""
+    width, height = figure.get_size_inches()
+    return "wide" if width > max(7, 1.6 * height) else "single"

@@ -344,7 +344,7 @@ plt.show()
 # a third of it ([Which cures what](05_exploration_and_credit) derives the one and measures the other).
 # The noise of {cite:t}`sendera2024`, 0.2 in each of 100 steps, is a variance of
 # $100 \times 0.2^2 = 4$ in all. That is too little here: in our runs of the paper's setting
-# {result}`25gmm TB+Expl modes` of the 25 modes are found with it, and {result}`25gmm TB modes`
+# {result}`25gmm TB+Expl modes` of the modes are found with it, and {result}`25gmm TB modes`
 # without. `gfnlite` states exploration as variance per unit time, so that the
 # setting means the same for every number of steps; in the reference code the same setting explores
 # twice as much when $T$ is doubled.

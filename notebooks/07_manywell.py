@@ -371,8 +371,8 @@ for key, label in labels.items():
     lines.append(
         f"| {label} | {both} | {ideal[key]:.2f} | {target.log_z:.2f} |"
     )
-both = f"{evaluation['ess']:.1%} | {lost_evaluation['ess']:.1%}"
-lines.append(f"| effective sample size | {both} | 100% | 100% |")
+both = f"{evaluation['ess']:.2g} | {lost_evaluation['ess']:.2g}"
+lines.append(f"| effective sample size | {both} | 1 | 1 |")
 both = f"{shares.mean():.1%} | {lost_shares.mean():.1%}"
 lines.append(
     f"| on the left, mean over wells | {both} | 0% | {minor:.1%} |"
@@ -464,7 +464,7 @@ print(
 print(f"effective sample size {fraction.prod():.0%}")
 print(f"measured: ELBO low by {target.log_z - evaluation['elbo']:.2f},")
 print(f"EUBO high by {evaluation['eubo'] - target.log_z:.2f} nats,")
-print(f"effective sample size {evaluation['ess']:.1%}")
+print(f"effective sample size {100 * evaluation['ess']:.2g}%")
 
 # %% [markdown]
 # What is left between the two is the fixed variance and a drift that is not perfect inside the modes.

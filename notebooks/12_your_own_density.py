@@ -17,8 +17,8 @@
 # A pathologist has ten measurements of each of 569 tumours, and a model that says how likely each is
 # to be benign. How sure may she be of the next one? The answer is an average over a density of
 # eleven coefficients that nobody has normalised. Train a sampler on it as it stands, and it ends
-# many nats from the truth. Train the *same* sampler in other coordinates, and it is right to a
-# hundredth of a nat. How would you have known, and which coordinates?
+# far from the truth. Train the *same* sampler in other coordinates, and it is right to a small part
+# of a nat. How would you have known, and which coordinates?
 #
 # This chapter takes two densities of your own, one from statistics and one from physics, through
 # all the steps; then it breaks things on purpose.
