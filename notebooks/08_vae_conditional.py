@@ -26,7 +26,7 @@
 # which number about it means something.
 #
 # **You need** [Twenty-five modes](04_25gmm) or its five-line summary.
-# **Time**: 15 minutes to read; about four minutes to run on one CPU core in the `quick` profile.
+# **Time**: 15 minutes to read; about three minutes to run on one CPU core in the `quick` profile.
 # :::
 
 # %% tags=["remove-cell"]

@@ -28,7 +28,7 @@
 #
 # **You need** [Diffusion models](02_diffusion_background) and
 # [Trajectory balance](03_trajectory_balance), or their five-line summaries.
-# **Time**: 20 minutes to read; three to four minutes to run on one CPU core.
+# **Time**: 20 minutes to read; about three minutes to run on one CPU core.
 # :::
 
 # %% tags=["remove-cell"]
