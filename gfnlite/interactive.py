@@ -89,8 +89,9 @@ def _static(figure, alt, dpi, axes) -> str:
         for name, values in axes.items()
     )
     held = json.dumps(data).replace("<", "\\u003c")  # no value ends the script
+    kind = wide(*figures[0].get_size_inches())
     return (
-        f'<div class="explore">{rows}<div><img class="{_width(figures[0])}" src="{frames[0]}" '
+        f'<div class="explore">{rows}<div><img class="{kind}" src="{frames[0]}" '
         f'alt="{html.escape(alts[0])}"></div>'
         f'<script type="application/json">{held}</script><script>{SCRIPT}</script></div>'
     )
@@ -224,13 +225,13 @@ def _titles(figure) -> str:
 
 def _image(figure, alt, dpi=110) -> str:
     fits = "max-width: 100%; height: auto"  # where no style sheet of the book's does it
-    return (
-        f'<img class="{_width(figure)}" src="{_picture(figure, dpi)}" alt="{html.escape(alt)}" '
-        f'style="{fits}">'
-    )
+    kind, alt = wide(*figure.get_size_inches()), html.escape(alt)
+    return f'<img class="{kind}" src="{_picture(figure, dpi)}" alt="{alt}" style="{fits}">'
 
 
-def _width(figure) -> str:
-    """The class of a figure: a wide one, of several panels, scrolls on a phone (see book.css)."""
-    width, height = figure.get_size_inches()
-    return "wide" if width > max(7, 1.6 * height) else "single"
+def wide(width: float, height: float) -> str:
+    """The class of a figure of so many inches: "wide", of several panels, or none.
+
+    A wide one is too small on a phone: there the book lets it scroll (see book.css).
+    """
+    return "wide" if width > max(7.0, 1.6 * height) else ""

@@ -149,3 +149,10 @@ def test_in_a_page_the_end_of_a_process_stands_for_it(counted, monkeypatch):
     assert "step 3" in page and "step 2" not in page and "speed: slow, &lt;fast&gt;" in page
     with pytest.raises(ValueError, match="axes must be one or more"):
         watch(counted)
+
+
+@pytest.mark.parametrize("size, kind", [((9.5, 4.0), "wide"), ((5.0, 2.0), ""), ((8.0, 7.5), "")])
+def test_only_a_figure_of_several_panels_is_wide(size, kind, monkeypatch):
+    monkeypatch.setenv("GFNLITE_STATIC", "1")
+    page = explore(lambda step: plt.figure(figsize=size), "a figure", step=[1, 2]).data
+    assert f'<img class="{kind}" ' in page

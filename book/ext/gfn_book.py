@@ -17,8 +17,8 @@ from result_role import Result
 from sphinx.errors import ConfigError
 from versions import Versions
 
-WIDE = 1.6  # of a figure, over its height
-SINGLE = 7.0  # inches: a figure of one panel is no wider
+from gfnlite.interactive import wide
+
 PROFILES = ("smoke", "quick", "full")
 # A page shows what these say; the cache of executed notebooks itself looks at their cells only.
 SHOWN = (
@@ -76,9 +76,7 @@ def mark_wide_images(app, doctree, docname):
     for image in doctree.findall(nodes.image):
         path = Path(app.srcdir) / image["uri"]
         if path.exists() and path.suffix in (".png", ".svg"):
-            width, height = size(path)
-            if width > max(SINGLE, WIDE * height):
-                image["classes"].append("wide")
+            image["classes"] += wide(*size(path)).split()
 
 
 def size(path):
