@@ -14,7 +14,7 @@ from pathlib import Path
 import gfnlite as gl
 from gfnlite.files import as_json, write_bytes
 
-from . import experiments, export, reasons
+from . import experiments, export, investigations, reasons
 from .experiments import BadInput, Run
 from .runner import is_stale
 from .table import aligned, published, table
@@ -24,8 +24,9 @@ METRICS = (
     "elbo eubo log_z_is log_z_learned delta_log_z delta_log_z_rw ess w2 w2_floor modes n_modes "
     "energy_calls seconds"
 ).split()
-# What stands in the paper's columns where no truth is known.
-SOME_HAVE = ("paper_elbo", "paper_log_z_is")
+# The first two stand in the paper's columns where no truth is known; the others need modes with
+# known masses, or are of conditional targets.
+SOME_HAVE = ("paper_elbo", "paper_log_z_is", "mode_error", "bound_100", "encoder_elbo")
 # The run whose pictures stand for the project, in the README and on the first page.
 PICTURE = ("25gmm", "TB+Expl", "quick")
 PICTURES = {"samples.png": "25gmm.png"} | {n: n for n in ("emblem.svg", "emblem-still.svg")}
@@ -58,7 +59,7 @@ def _row(folder: Path) -> dict:
     )  # fmt: skip
     if is_stale(folder):
         raise BadInput("left out, made with settings that have changed since")
-    per_seed = [_signed(folder / f"seed-{seed}" / "metrics.json") for seed in seeds]
+    per_seed = [_metrics(run, folder / f"seed-{seed}" / "metrics.json") for seed in seeds]
     changed = ", ".join(f"{name}={value}" for name, value in run.overrides.items())
     metrics = {name: _summary([seed[name] for seed in per_seed]) for name in METRICS}
     for name in SOME_HAVE:
@@ -78,13 +79,22 @@ def _row(folder: Path) -> dict:
     }
 
 
-def _signed(path: Path) -> dict:
+def _metrics(run: Run, path: Path) -> dict:
     """Metrics of a seed; files once had the size of this error only, and later both its parts."""
     metrics = json.loads(path.read_text())
     truth, estimate = metrics["true_log_z"], metrics.get("paper_log_z_is")
     if truth is not None and estimate is not None:
         metrics["delta_log_z_rw"] = truth - estimate
+    if metrics.get("mode_weights"):
+        metrics["mode_error"] = _mode_error(run.task, metrics["mode_weights"])
     return metrics
+
+
+def _mode_error(task: str, weights: list[float]) -> float:
+    """Total variation between mode weights and the exact ones; of wells, its mean over them."""
+    exact = gl.named_target(task).mode_mass.tolist()
+    away = sum(abs(w - m) for w, m in zip(weights, exact, strict=True))
+    return away / (2 * sum(exact))
 
 
 def _commits(record: dict, seeds: list[int]) -> list[str]:
@@ -120,17 +130,19 @@ def write_committed(
 
     A new run replaces the committed row of its method and profile, and its picture, unless it has
     fewer seeds: then the committed one stays and `notes` says so (with `replace`, it goes too).
-    A run of uncommitted or unknown code is left out and noted, unless `allow_dirty`. Smoke runs and
-    runs with changed settings stay out. All tables are judged anew, with the reasons of
-    reasons.yaml as it is now.
+    A run of uncommitted or unknown code is left out and noted, unless `allow_dirty`. Smoke runs
+    stay out, and runs with changed settings unless investigations.yaml asks for them; its answers
+    are written beside the tables, and small pictures of the full rows' samples. All tables are
+    judged anew, with the reasons of reasons.yaml as it is now.
 
     Raises:
         BadInput: for a reason that no cell of the tables needs. Then nothing is written.
     """
-    rows = [row for row in rows if row["profile"] != "smoke" and not row["changed"]]
-    committed = read_committed()
+    committed, asked = read_committed(), investigations.read(FOLDER.parent / "investigations.yaml")
     if not allow_dirty:
         rows = [row for row in rows if not _dirty(row, notes)]
+    changed = [row for row in rows if row["changed"]]
+    rows = [row for row in rows if row["profile"] != "smoke" and not row["changed"]]
     if not replace:
         rows = [row for row in rows if not _poorer(row, committed, notes)]
     entries = reasons.read(FOLDER.parent / "reasons.yaml")
@@ -144,6 +156,12 @@ def write_committed(
         results[task] = table(task, kept + new, entries.get(task))
     reasons.check_tasks(entries, results)
     written = [path for result in results.values() for path in _write(result)]
+    full = [row for result in results.values() for row in result["rows"]]
+    full = [row for row in full if row["seeds"] and row["profile"] == "full"]
+    written += _write_pictures([row["runs"][0] for row in full], notes)
+    path = FOLDER / "investigations.json"
+    if asked:
+        written += _changed(path, as_json(investigations.tell(asked, full + changed, path)))
     for row in rows:
         if (row["task"], row["method"], row["profile"]) == PICTURE:
             folder = experiments.RUNS / row["runs"][0]
@@ -175,6 +193,25 @@ def _write(result: dict) -> list[Path]:
     written += _changed(path.with_suffix(".csv"), export.as_csv(result).encode())
     if written or not path.with_suffix(".svg").exists():
         written += _changed(path.with_suffix(".svg"), forest.svg(result))
+    return written
+
+
+def _write_pictures(runs: list[str], notes: list[str]) -> list[Path]:
+    """Small pictures of these runs' samples, where they are here; those of other runs go."""
+    from . import pictures  # opens images, which only this needs
+
+    folder, written = FOLDER / "pictures", []
+    for path in folder.glob("*.webp"):
+        if path.stem not in runs:
+            path.unlink()
+    for name in runs:
+        made = experiments.RUNS / name / "samples.png"
+        try:
+            written += _changed(folder / f"{name}.webp", pictures.small(made))
+        except FileNotFoundError:  # made elsewhere, or a run without one
+            continue
+        except (OSError, SyntaxError, ValueError) as error:
+            notes.append(f"{name}: its samples.png cannot be read ({error})")
     return written
 
 

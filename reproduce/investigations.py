@@ -1,0 +1,124 @@
+"""Questions that the tables raise, each with runs that differ in one setting: investigations.yaml.
+
+Results are results/investigations.json, {"investigations": [{"name", "question", "task", "against",
+"answer", "rows"}]}, and a row is {"what", "method", "settings", "command", "seeds", "metrics", "p",
+"runs", "commit", "device"}: "p" has Welch's p-value against each column of the paper's row, not
+corrected, where both have a spread. A row without seeds has not been run.
+"""
+
+import shlex
+from pathlib import Path
+
+from . import experiments
+from .experiments import BadInput, Run
+from .reading import read_mapping, read_yaml
+from .reasons import KINDS
+from .table import published
+from .verdict import ours, welch
+
+__all__ = ["command", "read", "run_of", "tell"]
+
+KEYS = {"name": str, "question": str, "task": str, "against": str, "answer": str, "rows": list}
+ROW_KEYS = {"what": str, "method": str, "set": dict, "seeds": list}
+KEPT = ("seeds", "metrics", "runs", "commit", "device")
+
+
+def read(path: Path) -> list[dict]:
+    """The questions, each row with a "run"; a file that is not there has none.
+
+    Raises:
+        BadInput: for anything of another shape, a run that could not be run as meant, or a row
+            that the paper's table has not.
+    """
+    found = _list(path.name, (read_yaml(path) if path.exists() else None) or [])
+    for entry in found:
+        _shape(path.name, entry, KEYS, set(KEYS))
+        where = f"{path.name}: {entry['name']}"
+        if not entry["answer"].startswith(KINDS):
+            raise BadInput(f"{where}: answer must start with {' or '.join(map(repr, KINDS))}")
+        if entry["against"] not in published(entry["task"])["rows"]:
+            raise BadInput(f"{where}: against={entry['against']!r} is no row of the paper's table")
+        for row in _list(where, entry["rows"]):
+            _shape(where, row, ROW_KEYS, {"what", "method"})
+        entry["rows"] = [row | {"run": run_of(entry["task"], row)} for row in entry["rows"]]
+    names = [entry["name"] for entry in found]
+    if len(set(names)) < len(names):
+        raise BadInput(f"{path.name}: two questions have the same name")
+    return found
+
+
+def run_of(task: str, row: dict) -> Run:
+    """The run of a row, in the paper's profile.
+
+    Raises:
+        BadInput: for a task, a method, a setting or seeds that are not allowed.
+    """
+    only = [f"task={task}", f"method={row['method']}"]
+    seeds = row.get("seeds")
+    (run,) = experiments.load("full", seeds, row.get("set"), only)
+    return run
+
+
+def command(run: Run) -> str:
+    """What makes a run again, to the letter."""
+    usual = experiments.load("full", None, None, [f"task={run.task}", f"method={run.method}"])
+    words = ["python -m reproduce run --profile", run.profile]
+    words += ["--only", f"task={run.task}", f"method={run.method}"]
+    if not usual or usual[0].seeds != run.seeds:
+        words += ["--seeds", ",".join(map(str, run.seeds))]
+    if run.overrides:
+        words += ["--set", *(shlex.quote(f"{k}={v}") for k, v in run.overrides.items())]
+    return " ".join(words)
+
+
+def tell(entries: list[dict], rows: list[dict], before: Path) -> dict:
+    """What is known of the questions, from these rows and from what was known before.
+
+    Args:
+        entries: from `read`.
+        rows: from `report.collect`, and the committed ones of the full profile.
+        before: the file that this replaces.
+    """
+    known = {}
+    for old in read_mapping(before).get("investigations", []):
+        known |= {tuple(row["runs"]): row for row in old["rows"] if row["seeds"]}
+    known |= {tuple(row["runs"]): row for row in rows}
+    told = []
+    for entry in entries:
+        paper = published(entry["task"])["rows"][entry["against"]]
+        made = []
+        for row in entry["rows"]:
+            run = row["run"]
+            found = known.get((run.name,), {"seeds": [], "metrics": {}, "runs": []})
+            cells = {"what": row["what"], "method": run.method, "settings": dict(run.overrides)}
+            cells |= {"command": command(run)}
+            cells |= {name: found.get(name) for name in KEPT}
+            made.append(cells | {"p": _p(cells, paper)})
+        names = ("name", "question", "task", "against", "answer")
+        told.append({name: entry[name] for name in names} | {"rows": made})
+    return {"investigations": told}
+
+
+def _p(row: dict, paper: dict) -> dict[str, float]:
+    found = {}
+    for column, cell in paper.items():
+        _, mine = ours(row, column)
+        if cell and cell["std"] is not None and mine and len(mine["values"]) > 1:
+            found[column] = welch(mine, cell)[0]
+    return found
+
+
+def _list(where: str, data) -> list[dict]:
+    if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
+        raise BadInput(f"{where}: must be a list of mappings")
+    return data
+
+
+def _shape(where: str, data: dict, keys: dict, needed: set[str]) -> None:
+    for key, value in data.items():
+        if key not in keys:
+            raise BadInput(f"{where}: unknown key {key!r}; allowed: {', '.join(keys)}")
+        if not isinstance(value, keys[key]):
+            raise BadInput(f"{where}: {key}={value!r} must be a {keys[key].__name__}")
+    for key in sorted(needed - set(data)):
+        raise BadInput(f"{where}: the key {key!r} is missing")
