@@ -80,6 +80,14 @@ def estimated(run: Run, gpu: bool) -> tuple[float, str]:
     return seconds, f"estimated from the benchmark on {where['device']} ({where['cpu']}, {count})"
 
 
+def on_one_core(run: Run) -> float | None:
+    """Seconds of training all seeds of a run on one CPU core, by the benchmark; None: unknown."""
+    try:
+        return _on_cpu(run, Benchmark(run.task, 1)) * len(run.seeds)
+    except Unknown:
+        return None
+
+
 def _on_cpu(run: Run, bench: "Benchmark") -> float:
     config = run.config
     if not isinstance(config, gl.Config):

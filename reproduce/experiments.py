@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,8 +18,8 @@ import gfnlite as gl
 from .reading import BadInput, read_yaml
 
 __all__ = [
-    "BadInput", "Run", "check", "check_seeds", "load", "notebook_parameters", "parameters",
-    "parse_settings", "select",
+    "BadInput", "Run", "check", "check_seeds", "command", "load", "notebook_parameters",
+    "parameters", "parse_settings", "select",
 ]  # fmt: skip
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,6 +132,17 @@ def parameters(run: Run) -> dict[str, object]:
     return given | ({"settings": rest} if rest else {})
 
 
+def command(run: Run, usual: Sequence[int]) -> str:
+    """What makes the run again, to be typed into a shell; `usual` are the seeds of its YAML."""
+    words = ["python -m reproduce run --profile", run.profile]
+    words += ["--only", f"task={run.task}", f"method={run.method}"]
+    if tuple(usual) != run.seeds:
+        words += ["--seeds", ",".join(map(str, run.seeds))]
+    if run.overrides:
+        words += ["--set", *(shlex.quote(f"{k}={v}") for k, v in run.overrides.items())]
+    return " ".join(words)
+
+
 def load(
     profile: str,
     seeds: list[int] | None = None,
@@ -146,9 +158,11 @@ def load(
     """
     if profile not in gl.PROFILES:
         raise BadInput(f"profile={profile!r} is unknown; allowed: {', '.join(gl.PROFILES)}")
-    runs = []
+    if seeds is not None:
+        check_seeds("given", profile, seeds)
+    runs, given = [], None if seeds is None else tuple(seeds)
     for path in sorted(FOLDER.glob("*.yaml")):
-        runs += _read(path, profile, seeds)
+        runs += _read(path, path.stat().st_mtime_ns, profile, given)
     runs = select(runs, only)
     if overrides:
         runs = [dataclasses.replace(r, overrides={**r.overrides, **overrides}) for r in runs]
@@ -203,7 +217,8 @@ def notebook_parameters(notebook: str) -> frozenset[str]:
     return frozenset(node.target.id for node in ast.parse(source).body)
 
 
-def _read(path: Path, profile: str, seeds: list[int] | None) -> list[Run]:
+@cache  # a report asks for them dozens of times
+def _read(path: Path, _modified: int, profile: str, given: tuple[int, ...] | None) -> list[Run]:
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise BadInput(f"{path.name}: must be a mapping with the keys {', '.join(KEYS)}")
@@ -216,8 +231,7 @@ def _read(path: Path, profile: str, seeds: list[int] | None) -> list[Run]:
     for key in KEYS:
         if key not in data and key not in OPTIONAL:
             raise BadInput(f"{path.name}: the key {key!r} is missing")
-    if seeds is None:
-        seeds = data["seeds"].get(profile)
+    seeds = data["seeds"].get(profile) if given is None else list(given)
     check_seeds(path.name, profile, seeds)
     runs, tasks = [], data["task"]
     tasks = tasks if isinstance(tasks, list) else [tasks]

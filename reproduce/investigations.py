@@ -6,7 +6,6 @@ Results are results/investigations.json, {"investigations": [{"name", "question"
 corrected, where both have a spread. A row without seeds has not been run.
 """
 
-import shlex
 from pathlib import Path
 
 from . import experiments
@@ -16,7 +15,7 @@ from .reasons import KINDS
 from .table import published
 from .verdict import ours, welch
 
-__all__ = ["command", "read", "run_of", "tell"]
+__all__ = ["read", "run_of", "tell"]
 
 KEYS = {"name": str, "question": str, "task": str, "against": str, "answer": str, "rows": list}
 ROW_KEYS = {"what": str, "method": str, "set": dict, "seeds": list}
@@ -59,18 +58,6 @@ def run_of(task: str, row: dict) -> Run:
     return run
 
 
-def command(run: Run) -> str:
-    """What makes a run again, to the letter."""
-    usual = experiments.load("full", None, None, [f"task={run.task}", f"method={run.method}"])
-    words = ["python -m reproduce run --profile", run.profile]
-    words += ["--only", f"task={run.task}", f"method={run.method}"]
-    if not usual or usual[0].seeds != run.seeds:
-        words += ["--seeds", ",".join(map(str, run.seeds))]
-    if run.overrides:
-        words += ["--set", *(shlex.quote(f"{k}={v}") for k, v in run.overrides.items())]
-    return " ".join(words)
-
-
 def tell(entries: list[dict], rows: list[dict], before: Path) -> dict:
     """What is known of the questions, from these rows and from what was known before.
 
@@ -91,7 +78,8 @@ def tell(entries: list[dict], rows: list[dict], before: Path) -> dict:
             run = row["run"]
             found = known.get((run.name,), {"seeds": [], "metrics": {}, "runs": []})
             cells = {"what": row["what"], "method": run.method, "settings": dict(run.overrides)}
-            cells |= {"command": command(run)}
+            usual = run_of(entry["task"], {"method": run.method}).seeds
+            cells |= {"command": experiments.command(run, usual)}
             cells |= {name: found.get(name) for name in KEPT}
             made.append(cells | {"p": _p(cells, paper)})
         names = ("name", "question", "task", "against", "answer")

@@ -1,6 +1,7 @@
 """The paper's table of a task beside ours: every published row, the runs there are, verdicts."""
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import gfnlite as gl
@@ -8,6 +9,7 @@ from gfnlite.floor import floor as variance_floor
 from gfnlite.floor import has_floor
 
 from . import experiments, reasons
+from .experiments import Run
 from .verdict import judge
 
 PUBLISHED = experiments.ROOT / "reproduce" / "published.json"
@@ -53,8 +55,11 @@ def table(task: str, measured: list[dict], entries: dict | None = None) -> dict:
         rank = order.index(method) if method in order else len(order)
         return rank, method, profiles.index(row["profile"])
 
-    rows = []
+    rows, planned = [], {}
     for row in sorted(found.values(), key=place):
+        if row["profile"] not in planned:
+            runs = [run for run in experiments.load(row["profile"]) if run.task == task]
+            planned[row["profile"]] = {run.method: run for run in runs}
         verdict, reason = _standing(row, paper)
         rows.append(
             {
@@ -66,6 +71,7 @@ def table(task: str, measured: list[dict], entries: dict | None = None) -> dict:
                 "verdict": verdict,
                 "reason": reason,
                 **{name: row.get(name, [] if name == "runs" else None) for name in KEPT},
+                **_again(row, planned[row["profile"]].get(row["method"])),
             }
         )
     judge(rows, paper.get("not_comparable"))
@@ -76,6 +82,18 @@ def table(task: str, measured: list[dict], entries: dict | None = None) -> dict:
         name: found for name, found in (("floor", least), ("notes", paper.get("notes"))) if found
     }
     return result | {"rows": rows}
+
+
+def _again(row: dict, planned: Run | None) -> dict:
+    """The command that makes a row (again); of one that was not run, seconds on one core."""
+    from . import cost  # which reads tables itself
+
+    if planned is None:  # nothing here runs it
+        return {"command": None, "estimate": None}
+    run = replace(planned, seeds=tuple(row["seeds"]) or planned.seeds)
+    seconds = None if row["seeds"] else cost.on_one_core(run)
+    estimate = None if seconds is None else float(f"{seconds:.2g}")
+    return {"command": experiments.command(run, planned.seeds), "estimate": estimate}
 
 
 def _standing(row: dict, paper: dict) -> tuple[str, str]:

@@ -64,22 +64,48 @@ def test_two_questions_of_one_name_are_refused(tmp_path):
         investigations.read(written(tmp_path, ENTRY, ENTRY))
 
 
-@pytest.mark.parametrize("entry", investigations.read(COMMITTED), ids=lambda e: e["name"])
-def test_the_command_of_each_row_names_exactly_its_run(entry):
-    for row in entry["rows"]:
-        words = shlex.split(investigations.command(row["run"]))
-        assert words[:4] == ["python", "-m", "reproduce", "run"]
-        options, key = {}, None
-        for word in words[4:]:
-            if word.startswith("--"):
-                key = word
-            else:
-                options.setdefault(key, []).append(word)
-        seeds = [int(s) for s in options["--seeds"][0].split(",")] if "--seeds" in options else None
-        (run,) = cli.chosen(
-            options["--only"], options["--profile"][0], seeds, options.get("--set", ())
-        )
-        assert (run.name, run.seeds) == (row["run"].name, row["run"].seeds)
+def means(command):
+    """The one run that a command names."""
+    words = shlex.split(command)
+    assert words[:4] == ["python", "-m", "reproduce", "run"]
+    options, key = {}, None
+    for word in words[4:]:
+        if word.startswith("--"):
+            key = word
+        else:
+            options.setdefault(key, []).append(word)
+    seeds = [int(s) for s in options["--seeds"][0].split(",")] if "--seeds" in options else None
+    (run,) = cli.chosen(options["--only"], options["--profile"][0], seeds, options.get("--set", ()))
+    return run
+
+
+@pytest.mark.parametrize(
+    "result", report.read_committed().values(), ids=lambda result: result["task"]
+)
+def test_each_row_of_the_tables_is_made_again_by_its_command(result):
+    commanded = 0
+    for row in result["rows"]:
+        if row["command"] is None:
+            assert row["verdict"] == "not run"  # another paper's method
+            continue
+        run = means(row["command"])
+        cell = run.task, run.method, run.profile
+        assert cell == (result["task"], row["method"], row["profile"])
+        if row["seeds"]:
+            assert list(run.seeds) == row["seeds"] and [run.name] == row["runs"]
+        else:
+            assert row["estimate"] or result["task"] == "lgcp"
+        commanded += 1
+    assert commanded
+
+
+def test_each_row_of_the_investigations_is_made_again_by_its_command():
+    committed = json.loads((ROOT / "reproduce/results/investigations.json").read_text())
+    asked = {entry["name"]: entry["rows"] for entry in investigations.read(COMMITTED)}
+    for entry in committed["investigations"]:
+        for told, row in zip(entry["rows"], asked[entry["name"]], strict=True):
+            run = means(told["command"])
+            assert (run.name, run.seeds) == (row["run"].name, row["run"].seeds)
 
 
 def test_runs_that_were_asked_for_are_told_with_their_p_values(house):  # noqa: F811

@@ -184,7 +184,8 @@ def test_report_writes_the_schema_merges_and_repeats(house):
     assert result["floor"] == {"delta_log_z": pytest.approx(0.125, abs=0.002), "steps": 100,
                                "sigma2": 5.0}  # fmt: skip
     assert {row["method"] for row in result["rows"]} == set(table.published("25gmm")["rows"])
-    keys = "method profile seeds metrics paper verdict reason runs commit device verdicts".split()
+    keys = "method profile seeds metrics paper verdict reason runs commit device".split()
+    keys += ["command", "estimate", "verdicts"]
     assert all(list(row) == keys for row in result["rows"])
     standing = {(row["method"], row["profile"]): row["verdict"] for row in result["rows"]}
     assert standing["TB", "quick"] == "not comparable" and standing["TB", "full"] == "not run"
@@ -261,7 +262,7 @@ def test_a_run_without_its_picture_is_reported(house):
 
 
 def test_a_task_with_a_published_table_is_shown_before_anything_is_run(house, monkeypatch):
-    planned = [SimpleNamespace(task="manywell32", published="manywell")]
+    planned = experiments.load("full", only=["task=manywell32", "method=TB"])
     monkeypatch.undo()
     monkeypatch.setattr(report, "FOLDER", house / "reproduce/results")
     monkeypatch.setattr(experiments, "load", lambda profile: planned)
