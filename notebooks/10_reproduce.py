@@ -251,7 +251,10 @@ def hours(run, gpu):
 
 runs = experiments.load("full")
 runs = [r for r in runs if isinstance(r.config, gl.Config)]
-rows = [[r.task, r.method, hours(r, False), hours(r, True)] for r in runs]
+rows = [
+    [r.task, r.method, hours(r, False), hours(r, True), len(r.seeds)]
+    for r in runs
+]
 print(json.dumps({"rows": rows, "names": seed_names.table()}))
 """
 asked = json.loads(shell(f"python -c {shlex.quote(ASKED)}"))
@@ -311,7 +314,7 @@ Markdown(shared)
 # %% tags=["hide-input"]
 run_already = {(row["task"], row["method"]) for row in made}
 by_task = defaultdict(list)
-for task, method, on_cpu, on_gpu in asked["rows"]:
+for task, method, on_cpu, on_gpu, _ in asked["rows"]:
     by_task[task].append(((task, method) in run_already, on_cpu, on_gpu))
 
 
@@ -338,6 +341,57 @@ for task, rows in by_task.items():
     )
 head = ["task", "rows run", "rows left", "hours of one core", "of a GPU"]
 table(head, lines)
+
+# %% [markdown]
+# Row by row, with its own number of seeds:
+
+
+# %% tags=["hide-input"]
+def minutes_of(hours):
+    """As minutes; a dash if nothing is known."""
+    return "–" if hours is None else f"{60 * hours:.0f}"
+
+
+took = {
+    (row["task"], row["method"]): f"{spent:.0f} ({row['device']})"
+    for spent, row in zip(minutes, made, strict=True)
+}
+lines = [
+    [task, method, seeds, minutes_of(on_cpu), minutes_of(on_gpu),
+     took.get((task, method), "")]
+    for task, method, on_cpu, on_gpu, seeds in asked["rows"]
+]  # fmt: skip
+head = ["task", "method", "seeds", "min of a core", "of a GPU", "took"]
+every = table(head, lines)
+summary = f"<summary>The {len(lines)} rows that train</summary>"
+HTML(f"<details>{summary}{every.data}</details>")
+
+# %% [markdown]
+# ## All of it on one GPU
+#
+# From nothing, on a machine with one GPU and a network. The rows are small, so seven at a time share
+# it; each command can be stopped and given again, and goes on where it was. First the table that is
+# cheapest, and the classical rows, which want cores:
+#
+# ```bash
+# git clone https://github.com/vincehass/gfn-diffusion-samplers
+# cd gfn-diffusion-samplers
+# source reproduce/environment.sh
+# python -m reproduce prepare
+# nvidia-cuda-mps-control -d
+# export OMP_NUM_THREADS=1
+# python -m reproduce run --profile full --jobs 7 --only task=25gmm
+# python -m reproduce run --profile full --jobs 7 --only task=manywell32
+# python -m reproduce run --profile full --jobs 7 --only task=funnel
+# python -m reproduce run --profile full --jobs 7 --only task=vae
+# python -m reproduce run --profile full --jobs 7
+# echo quit | nvidia-cuda-mps-control
+# python -m reproduce report
+# ```
+#
+# The last `run` takes what is left: the targets that the paper has no table of, and the Cox process,
+# whose two buffers take several gigabytes. A run of uncommitted code is left out of the report; on a
+# machine without the repository's history say `report --allow-dirty`.
 
 # %% [markdown]
 # ## A Slurm cluster, in five steps

@@ -145,7 +145,7 @@ def ledger(result):
         method, mine = row["method"], row["seeds"]
         if row["paper"] and method != above:
             values = [published(row["paper"].get(name)) for name in names]
-            standing = "" if mine else row["verdict"]
+            standing = "" if mine else not_run(row)
             lines.append([method, "paper", *values, standing])
             above = method
         if mine:
@@ -170,6 +170,17 @@ def ledger(result):
     labels = [LABELS.get(name, name) for name in names]
     head = ["method", "run", *labels, "verdict"]
     return table(head, lines, words=(0, 1, len(head) - 1))
+
+
+def not_run(row):
+    """That a row was not run, and what it would take."""
+    if row["command"] is None:
+        return row["verdict"]
+    if row["estimate"] is None:
+        return f"{row['verdict']}: cost unknown"
+    minutes = row["estimate"] / 60
+    cost = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+    return f"{row['verdict']}: {cost} of one core"
 
 
 def ours(row, column):
@@ -304,57 +315,127 @@ Markdown(
 # ## What the paper does not report
 #
 # The EUBO and the number of modes found tell a collapse from an inaccuracy (20,000 samples, but
-# 2,000 for W2). The floor of W2 beside it is the mean of three pairs of exact sets only; how much such a
-# mean varies is in the last table of this page.
+# 2,000 for W2). The *mode error* is the total variation between the shares of the modes and the exact
+# ones, {math}`\frac12 \sum_k |q_k - m_k|`, which is 0 for exact shares and the lost mass after a
+# collapse; of Manywell, where a mode is a side of a well, it is the mean over the wells. *Calls* are
+# evaluations of the energy at one point, in millions a seed, all of training. The floor of W2 beside
+# it is the mean of three pairs of exact sets only; how much such a mean varies is in the last table of
+# this page.
 
 # %% tags=["hide-input"]
-BEHIND = ["method", "ELBO", "EUBO", "IS log Z", "ESS"]
-BEHIND += ["modes", "W2", "floor"]
+BEHIND = ["method", "ELBO", "EUBO", "IS log Z", "ESS", "modes"]
+BEHIND += ["mode error", "W2", "floor", "calls"]
+# Of a target with a condition: means over its images, where the truth is known too.
+IMAGES = ["method", "ELBO", "K = 100 bound", "IS log Z", "EUBO", "ESS"]
+IMAGES += ["encoder's ELBO", "calls"]
 
 
 def behind(row):
+    """A row as the tables would be with right metrics."""
     m = row["metrics"]
-    names = ("elbo", "eubo", "log_z_is", "ess")
-    cells = [number(m[name], 2) for name in names]
+    cells = [f"{row['method']}, {row['profile']}"]
+    cells += [number(m[name], 2) for name in ("elbo", "eubo", "log_z_is")]
+    cells += [percent(m["ess"])]
     found = m["modes"]["values"] if m["modes"] else []
     floor = m["w2_floor"] and m["w2_floor"] | {"std": None}
     counts = Counter(sorted(found)).items()
     times = [f"{n:g}" if c == 1 else f"{c} × {n:g}" for n, c in counts]
-    cells += [", ".join(times) or "–"]
+    cells += [", ".join(times) or "–", number(m.get("mode_error"), 3)]
     cells += [number(m["w2"], 2), number(floor, 2)]
-    return [f"{row['method']}, {row['profile']}", *cells]
+    return [*cells, calls(row)]
+
+
+def images(row):
+    """The same for images, each with a posterior of its own."""
+    m = row["metrics"]
+    names = ("elbo", "bound_100", "log_z_is", "eubo", "encoder_elbo")
+    cells = [number(m.get(name), 2) for name in names]
+    cells.insert(4, percent(m["ess"]))
+    return [f"{row['method']}, {row['profile']}", *cells, calls(row)]
+
+
+def percent(cell):
+    """A share, to two digits however small."""
+    return f"{100 * cell['mean']:.2g}%" if cell else "–"
+
+
+def calls(row):
+    """Energy calls of a seed, in millions."""
+    return f"{row['metrics']['energy_calls']['mean'] / 1e6:.3g} M"
+
+
+def right(task, rows):
+    """The table with right metrics."""
+    if not task.startswith("vae"):
+        return table(BEHIND, [behind(row) for row in rows], words=(0, 5))
+    return table(IMAGES, [images(row) for row in rows], words=(0,))
 
 
 ran = [row for row in gaussians["rows"] if row["seeds"]]
-table(BEHIND, [behind(row) for row in ran], words=(0, 5))
+right("25gmm", ran)
 
 # %% [markdown]
-# Modes are those that each seed found. Each row comes from this run folder and commit (or commits, if its
-# seeds were run at different times), and took so many seconds of training a seed, on one core or
-# on the GPU that is named. All seeds of a row were trained together, and the rows of a GPU side by
-# side, so that one of them alone would take less:
+# Modes are those that each seed found. Below, folded, is what the samples of the rows look like, the
+# first seed of each; then where each row comes from: its run folder and its commit (or commits, if its
+# seeds were run at different times), and the seconds of training a seed, on one core or on the GPU
+# that is named. All seeds of a row were trained together, and the rows of a GPU side by side, so
+# that one of them alone would take less. The command below a run makes it again: on the same kind of
+# machine, with the versions of `requirements.txt`, the numbers are the same.
 
 
 # %% tags=["hide-input"]
 def sources(rows):
-    """Where each row is from."""
+    """Where each row is from, and what makes it again."""
     lines = []
     for row in rows:
         seconds = f"{row['metrics']['seconds']['mean']:.0f}"
         lines.append(
             [", ".join(row["runs"]), commits(row), row["device"], seconds]
         )
+        if row.get("command"):
+            lines.append(["", row["command"]])
     head = ["run", "commit", "device", "seconds"]
     return table(head, lines, words=(0, 1, 2))
 
 
-sources(ran)
+def folded(summary, html):
+    """What a click opens."""
+    return f"<details><summary>{summary}</summary>{html}</details>"
+
+
+def gallery(rows):
+    """The samples of each row in the full profile, as its run drew them."""
+    parts = []
+    for row in rows:
+        path = FOLDER / "pictures" / f"{row['runs'][0]}.webp"
+        if row["profile"] == "full" and path.exists():
+            data = base64.b64encode(path.read_bytes()).decode()
+            name = escape(row["method"])
+            parts.append(
+                f'<figure><img alt="Samples of {name}" loading="lazy" '
+                f'style="width:100%;max-width:720px;background:white" '
+                f'src="data:image/webp;base64,{data}">'
+                f"<figcaption>{name}</figcaption></figure>"
+            )
+    words = f"Samples of {len(parts)} rows"
+    return folded(words, "".join(parts)) if parts else ""
+
+
+def origins(rows):
+    """Pictures and sources of some rows, folded."""
+    made = folded(
+        "Runs, and the commands that make them", sources(rows).data
+    )
+    return gallery(rows) + made
+
+
+HTML(origins(ran))
 
 # %% [markdown]
 # ## The other tasks
 #
 # The same for each of the others: the table; the paper's mean and ours with 95% intervals, the
-# truth and the floor, where there is one; what the paper does not report; and the runs. A task
+# truth and the floor, where there is one; what the paper does not report; samples and runs. A task
 # without a full run is folded: it has the paper's numbers, if there are any, and what else was run.
 
 
@@ -378,18 +459,14 @@ def section(task, result):
     parts = [ledger(result).data, picture(task)]
     rows = [row for row in result["rows"] if row["seeds"]]
     if rows:
-        lines = [behind(row) for row in rows]
-        parts.append(table(BEHIND, lines, words=(0, 5)).data)
-        parts.append(sources(rows).data)
+        parts += [right(task, rows).data, origins(rows)]
     if any(row["profile"] == "full" for row in rows):
         return f'<p class="rubric">{title}</p>{"".join(parts)}'
     published = any(row["paper"] for row in result["rows"])
     words = (
         "none of the paper's rows run" if published else "not in the paper"
     )
-    words = f"<b>{title}</b>, {words}"
-    summary = f"<summary>{words}</summary>"
-    return f"<details>{summary}{''.join(parts)}</details>"
+    return folded(f"<b>{title}</b>, {words}", "".join(parts))
 
 
 others = [item for item in results.items() if item[0] != "25gmm"]
@@ -413,9 +490,8 @@ Markdown("\n".join(filter(None, said)))
 # here.
 
 # %% tags=["hide-input"]
-mine = [row for result in local.values() for row in result["rows"]]
-shown = table(BEHIND, [behind(row) for row in mine], words=(0, 5))
-shown if mine else Markdown("*None in this copy of the book.*")
+mine = [right(task, r["rows"]).data for task, r in local.items()]
+HTML("".join(mine) or "<em>None in this copy of the book.</em>")
 
 # %% [markdown]
 # ## How to read a verdict

@@ -11,7 +11,6 @@ import statistics
 import time
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
