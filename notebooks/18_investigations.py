@@ -43,12 +43,12 @@ if os.path.isdir(book):  # also when the kernel is started again
 
 # %% tags=["hide-input", "helpers"]
 import json
+import math
 import os
 from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import torch
 from IPython.display import HTML, Markdown
 
 import gfnlite as gl
@@ -93,7 +93,9 @@ def lines(entry):
         *(number(known.get(name)) for name in COLUMNS), "–", "–", "",
     ]  # fmt: skip
     for row in entry["rows"]:
-        changed = ", ".join(f"{k} = {v}" for k, v in row["settings"].items())
+        changed = ", ".join(
+            f"{k} = {v}" for k, v in row["settings"].items()
+        )
         m, p = row["metrics"], row["p"].get("delta_log_z")
         yield [
             row["what"], row["method"], changed, str(len(row["seeds"]) or ""),
@@ -132,3 +134,194 @@ def ask(name):
 # for the number of lines. The settings are those of the `full` profile: a line changes what it
 # says. All of it is in `reproduce/investigations.yaml` and `reproduce/results/investigations.json`.
 #
+# %% tags=["hide-input"]
+def draw(name, title):
+    """Δ log Z of each line beside the paper's row, and the floor."""
+    entry = ASKED[name]
+    known = paper(entry)["delta_log_z"]
+    ran = [row for row in entry["rows"] if row["seeds"]]
+    figure, ax = plt.subplots(figsize=(7.6, 1.4 + 0.42 * len(ran)))
+    half = 2.776 * known["std"] / 5**0.5  # t of 4 degrees of freedom
+    ax.axvspan(
+        known["mean"] - half, known["mean"] + half, color=ORANGE, alpha=0.25,
+        linewidth=0, label="paper, 95% interval",
+    )  # fmt: skip
+    for y, row in enumerate(reversed(ran)):
+        values = row["metrics"]["delta_log_z"]["values"]
+        ax.plot(values, [y] * len(values), "o", color=BLUE, markersize=5)
+        config = gl.preset(
+            entry["task"], row["method"], "full", row["settings"]
+        )
+        if (least := least_error(entry["task"], config)) is not None:
+            ax.plot([least] * 2, [y - 0.4, y + 0.4], "--", color=GREEN)
+    ax.plot([], [], "o", color=BLUE, label="ours, each seed")
+    ax.plot([], [], "--", color=GREEN, label="floor of the variance")
+    names = []
+    for row in reversed(ran):
+        changed = [f"{k} {v}" for k, v in row["settings"].items()]
+        names.append(", ".join([row["method"], *changed]))
+    ax.set_yticks(range(len(ran)), names)
+    ax.set(
+        xscale="log", xlabel="Δ log Z (nats)", ylim=(-0.6, len(ran) - 0.4)
+    )
+    ax.xaxis.set_major_formatter(plt.FormatStrFormatter("%g"))
+    ax.xaxis.set_minor_formatter(plt.NullFormatter())
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    ax.set_title(title)
+    plt.show()
+
+
+def least_error(task, config):
+    """The least Δ log Z of these settings, where it is known."""
+    if not gl.floor.has_floor(config):
+        return None
+    return floor(gl.named_target(task), config.steps, config.sigma2)
+
+
+# %% [markdown]
+# ## Which settings give the paper's local search on Manywell?
+#
+# The paper has $\Delta \log Z = 4.57 \pm 2.13$ for TB with exploration and local search
+# {cite:p}`sendera2024`; a later paper, with a wider network, has 1.58 {cite:p}`kim2025scalable`. Every detail
+# that the text and the public code leave open is a candidate. Exploration is the first: the paper says
+# "0.2" a step, which is $e = 4$ in [our unit](../book/notation), fading over the first half of the
+# training; the code's command for this row says 0.1, which is $e = 1$, and the code lets it fade over
+# the first 5,000 iterations, whatever the length of the training.
+
+# %% tags=["hide-input"]
+ask("local-search")
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-investigations-search", "caption": "The error of TB+Expl+LS on Manywell, d = 32, with one setting changed at a time; the band is the 95% interval of the paper's mean, the dashed green line what the fixed variance costs at least."}, "image": {"alt": "Dot plot on a logarithmic axis with a line for each setting and a band for the published value."}}
+draw("local-search", "Exploration decides, and how long it lasts")
+
+# %% [markdown]
+# ## Do TB, PIS and VarGrad lose every minor mode?
+#
+# [Manywell](07_manywell) derives what a sampler shows that never visits the smaller mode of any well:
+# both errors are {math}`-16 \log(1 - m)` plus, for the ELBO, the floor of a fixed variance; and the mode
+# error is $m$, the share of a left well.
+
+# %% tags=["hide-input"]
+wells = gl.named_target("manywell32")
+m = wells.mode_mass[0].item()
+lost = wells.log_z + 16 * math.log(1 - m)
+Markdown(
+    f"A complete collapse: Δ log Z (IS) {wells.log_z - lost:.3f}, "
+    f"mode error {m:.3f}. The floor of the fixed variance over both modes: "
+    f"{floor(wells, 100, 1.0):.3f}."
+)
+
+# %% tags=["hide-input"]
+ask("collapse")
+
+# %% [markdown]
+# ## Where do errors of ten to fifteen come from?
+#
+# A user of the public code reports errors of *both* columns "consistently around 10–15" on Manywell,
+# with several methods ([issue 6](https://github.com/GFNOrg/gfn-diffusion/issues/6), May 2025; no answer
+# is stored). Two things of that code could do this to every row at once. Its default variance is
+# $\sigma^2 = 5$, and only the commands in its README set the paper's 1 for this target; and since 2025
+# it trains on random time grids unless told otherwise, and divides the logarithm of the exploration
+# by $\sqrt{\Delta t}$, which leaves none of it. The floor of the variance alone says how far the first
+# goes:
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-investigations-floor", "caption": "The least error that any drift reaches on Manywell, d = 32, with a fixed variance and 100 steps, and the same on top of a complete collapse. Computed by dynamic programming, not trained."}, "image": {"alt": "Two rising curves of the error against the process's variance, the upper one by the constant cost of a collapse."}}
+SMOKE = os.environ.get("GFNLITE_PROFILE") == "smoke"
+variances = [1.0, 5.0] if SMOKE else [0.5, 1.0, 2.0, 3.0, 5.0, 8.0]
+floors = [floor(wells, 100, v) for v in variances]
+collapsed = [f + wells.log_z - lost for f in floors]
+figure, ax = plt.subplots(figsize=(6.4, 3.6))
+ax.plot(variances, floors, "o-", color=BLUE, label="all modes")
+ax.plot(
+    variances,
+    collapsed,
+    "s--",
+    color=ORANGE,
+    label="about, after a collapse",
+)
+ax.axhspan(10, 15, color=GREY, alpha=0.2, linewidth=0, label="reported")
+ax.set(xlabel="σ² of the process", ylabel="least Δ log Z (nats)", ylim=0)
+ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+at = dict(zip(variances, floors, strict=True))
+ax.set_title(f"At σ² = 5 no drift gets below {at[5.0]:.1f} nats")
+plt.show()
+
+# %% [markdown]
+# ("About": inside the modes that it keeps, a collapsed sampler pays a little less.) And the runs:
+
+# %% tags=["hide-input"]
+ask("ten-to-fifteen")
+
+# %% [markdown]
+# ## In five lines
+#
+# 1. A published number is a number *and* its settings; half of them are in the code alone.
+# 2. One setting at a time, at the full length of training: short runs have other optima.
+# 3. A floor that can be computed rules out, or explains, before anything is trained.
+# 4. Of several seeds, one that diverges is a result; a mean over it is none.
+# 5. Where no run gives the published number, the question is open, and says so.
+#
+# ## Exercises
+#
+# **1.** Add a question of your own to `reproduce/investigations.yaml`. What has to be run, and what
+# fills the table?
+#
+# :::{dropdown} Solution
+# ```yaml
+# - name: width
+#   question: Does a wider network mend TB+Expl+LS on Manywell?
+#   task: manywell32
+#   against: TB+Expl+LS
+#   rows:
+#     - what: four times as wide
+#       method: TB+Expl+LS
+#       set: {hidden: 256}
+#       seeds: [0]
+#   answer: "open: not run"
+# ```
+# The command of the line is that of any run with a changed setting; then `report` fills the results.
+# ```bash
+# python -m reproduce run --profile full --seeds 0 \
+#     --only task=manywell32 method=TB+Expl+LS --set hidden=256
+# python -m reproduce report
+# ```
+# :::
+#
+# **2.** The public code divides the logarithm of the exploration's variance by $\sqrt{\Delta t}$ instead
+# of adding $-\log \Delta t$ to it. With 0.2 a step and 100 steps, how much variance per unit time is
+# left of $e = 4$?
+#
+# :::{dropdown} Solution
+# Next to nothing:
+# ```python
+# meant = 0.2**2 / 0.01
+# left = math.exp(2 * math.log(0.2) / 0.01**0.5)
+# print(f"meant {meant:.0f}, left {left:.1e}")
+# ```
+# :::
+#
+# **3.** Two lines of the first table have three seeds each. Their mean errors differ by one nat, and
+# both deviations are one nat. Would you say that the setting matters?
+#
+# :::{dropdown} Solution
+# Not yet: by chance alone a difference of that size is common.
+# ```python
+# from scipy.stats import ttest_ind_from_stats
+#
+# p = ttest_ind_from_stats(1, 1, 3, 2, 1, 3, equal_var=False).pvalue
+# print(f"p = {p:.2f}")
+# ```
+# :::
+#
+# ## What went wrong
+#
+# - **A match that was none.** One diverged seed made the spread of a row so wide that Welch's test could
+#   not tell its mean from the paper's. The tables now say where our seeds spread more than the paper's
+#   runs.
+# - **An exploration in the wrong unit.** Read as a variance per step, the "0.2" of the text is five times
+#   as much as when it is read as a standard deviation; the code settles it.
+#
+# ## Sources
+#
+# The paper's rows: {cite:t}`sendera2024`. Later results on the same target: {cite:t}`kim2025scalable`. The
+# public code, [GFNOrg/gfn-diffusion](https://github.com/GFNOrg/gfn-diffusion), was read, not run.

@@ -62,7 +62,8 @@ def write_report(allow_dirty: bool, replace: bool, form: str | None, output: str
 
 @main.command("drift", cls=Several)
 @only_option
-def check_drift(only: list[str]) -> None:
+@click.option("--output", type=click.Path(dir_okay=False), help="Also write the findings, as JSON.")
+def check_drift(only: list[str], output: str | None) -> None:
     """Compare this machine's finished runs with the committed results of the same rows.
 
     Exit code 1: some metric differs by more than seeds do (level 1% over all that are compared).
@@ -74,7 +75,7 @@ def check_drift(only: list[str]) -> None:
     """
     from . import drift
 
-    said, code = drift.check(only)
+    said, code = drift.check(only, output)
     click.echo(said.rstrip("\n"))
     raise SystemExit(code)
 

@@ -6,10 +6,13 @@ others may differ as two sets of seeds differ, and no more.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 from scipy.stats import t
+
+import gfnlite as gl
 
 from . import experiments, report
 from .table import aligned
@@ -32,6 +35,16 @@ class Finding:
     fresh: dict | None
     p: float | None
     verdict: str
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95% prediction interval of the fresh mean, from the committed seeds; None: no spread."""
+        n = len(self.committed["values"])
+        if self.fresh is None or n < 2:
+            return None
+        share = 1 / n + 1 / len(self.fresh["values"])
+        half = float(t.ppf(0.975, n - 1)) * self.committed["std"] * math.sqrt(share)
+        return self.committed["mean"] - half, self.committed["mean"] + half
 
 
 def drift(rows: list[dict], committed: dict[str, dict], level: float = LEVEL) -> list[Finding]:
@@ -75,11 +88,14 @@ def drift(rows: list[dict], committed: dict[str, dict], level: float = LEVEL) ->
     return findings
 
 
-def check(only: Sequence[str] = ()) -> tuple[str, int]:
+def check(only: Sequence[str] = (), output: str | Path | None = None) -> tuple[str, int]:
     """What `drift` finds of this machine's runs; 1: drifted, 0: not, 2: nothing to compare.
 
     Args:
         only: conditions such as "task=25gmm", all of which hold.
+        output: a file for the findings, {"findings": [{"task", "method", "profile", "metric",
+            "committed", "fresh", "p", "verdict", "interval"}]}, each with the 95% prediction
+            interval of the fresh mean.
 
     Raises:
         BadInput: for a condition that no finished run fulfils.
@@ -88,6 +104,9 @@ def check(only: Sequence[str] = ()) -> tuple[str, int]:
     rows = report.collect(notes)
     chosen = experiments.select([SimpleNamespace(**row) for row in rows], only)
     findings = drift([vars(row) for row in chosen], report.read_committed())
+    if output is not None:
+        told = [asdict(finding) | {"interval": finding.interval} for finding in findings]
+        gl.write_json(output, {"findings": told})
     compared = [finding for finding in findings if finding.verdict != UNKNOWN]
     drifted = sum(finding.verdict == DRIFT for finding in findings)
     if not compared:

@@ -65,6 +65,17 @@ def welch(
     return p, (difference - half, difference + half)
 
 
+def spread_test(ours: dict, paper: dict, runs: int = PAPER_RUNS) -> float | None:
+    """p-value of equal variances over runs, an F test of both sides; None if either is 0."""
+    if not ours["std"] or not paper["std"]:
+        return None
+    from scipy.stats import f
+
+    freedom = len(ours["values"]) - 1, runs - 1
+    ratio = (ours["std"] / paper["std"]) ** 2
+    return min(1.0, 2 * float(min(f.sf(ratio, *freedom), f.cdf(ratio, *freedom))))
+
+
 def compatible_with_much(cell: dict, paper: dict) -> bool:
     """Whether less than half of the published value could differ without being found."""
     low, high = cell["difference"] or (0, 0)
@@ -74,8 +85,10 @@ def compatible_with_much(cell: dict, paper: dict) -> bool:
 def judge(rows: list[dict], apart: dict[str, str] | None = None) -> None:
     """Give each row of a table its "verdict" and "reason", and each published cell its own.
 
-    A row's "verdicts" are {column: {"metric", "verdict", "p", "p_raw", "difference", "reason"}}:
-    the metric of ours that stands there, p adjusted and not, and the 95% interval of ours - paper.
+    A row's "verdicts" are {column: {"metric", "verdict", "p", "p_raw", "difference", "reason",
+    "wider"}}: the metric of ours that stands there, p adjusted and not, the 95% interval of ours -
+    paper, and whether our seeds spread more than the paper's runs, which a mean that matches may
+    owe its match to (`spread_test`, adjusted likewise).
     Only rows whose verdict is still "compare" are compared; what the others have, their cells have
     too. A cell matches if its p,
     adjusted over all cells compared in the table, is above 5%; otherwise it is better or worse,
@@ -94,7 +107,7 @@ def judge(rows: list[dict], apart: dict[str, str] | None = None) -> None:
                 continue
             name, mine = ours(row, column)
             cell = {"metric": name, "verdict": row["verdict"], "p": None, "p_raw": None}
-            cell |= {"difference": None, "reason": row["reason"]}
+            cell |= {"difference": None, "reason": row["reason"], "wider": False}
             row["verdicts"][column] = cell
             if row["verdict"] != "compare":
                 continue
@@ -111,9 +124,18 @@ def judge(rows: list[dict], apart: dict[str, str] | None = None) -> None:
         cell.update(verdict="matches" if p > LEVEL else closer, p=p)
         cell.update(p_raw=test[0], difference=test[1] and list(test[1]))
         cell["reason"] = "none" if p > LEVEL else "open"
+    _mark_wider(cells)
     for row in rows:
         if row["verdict"] == "compare":
             settle(row)
+
+
+def _mark_wider(cells: list[tuple[dict, str, dict, dict]]) -> None:
+    spreads = [(*one, spread_test(one[2], one[3])) for one in cells]
+    spreads = [one for one in spreads if one[-1] is not None]
+    adjusted = holm([p for *_, p in spreads])
+    for p, (cell, _, mine, paper, _) in zip(adjusted, spreads, strict=True):
+        cell["wider"] = p <= LEVEL and mine["std"] > paper["std"]
 
 
 def settle(row: dict) -> None:

@@ -134,13 +134,15 @@ def test_results_page_shows_each_cell_and_counts_it(results):
     def cell(mean):
         return {"mean": mean, "std": 0.1, "values": [mean] * 5}
 
-    def judged(verdict, reason="none"):
-        return {"metric": "w2", "verdict": verdict, "p": None, "reason": reason}
+    def judged(verdict, reason="none", wider=False):
+        about = {"metric": "w2", "verdict": verdict, "p": None, "reason": reason}
+        return about | {"wider": wider}
 
     def row(method, seeds, verdict, reason, cells):
         mine = {"seeds": seeds, "profile": "full", "metrics": {"w2": cell(2.0)} if seeds else {}}
         paper = {"w2": {"mean": 1.0, "std": 0.1}, "log_z": None}
         about = {"method": method, "paper": paper, "verdict": verdict, "reason": reason}
+        about |= {"command": f"run {method}", "estimate": 240.0}
         return about | mine | {"verdicts": cells}
 
     why = "explained: <why>"
@@ -149,14 +151,18 @@ def test_results_page_shows_each_cell_and_counts_it(results):
         row("B", [0, 1], "better", "open", {"w2": judged("better", "open")}),
         row("C", [0, 1], "matches", "none", {"w2": judged("not comparable", "explained: noise")}),
         row("D", [], "not run", "none", {"w2": judged("not run")}),
+        row("E", [0, 1], "matches", "none", {"w2": judged("matches", wider=True)}),
+        row("F", [], "not run", "none", {"w2": judged("not run")}) | {"command": None},
     ]
     html = results.ledger({"rows": rows, "notes": {"w2": "<other>"}}).data
     assert "W2: &lt;other&gt;" in html
     assert "2.000 ± 0.100, worse</td>" in html and "explained: &lt;why&gt;" in html
     assert "W2 of C: not comparable, explained: noise" in html
-    assert html.count("not run") == 1 and html.count("<tr>") == 1 + 4 + 3 + 3 + 1
-    # cells, filled, match, better, worse, explained, open, not comparable, not run
-    assert results.tally("25gmm", {"rows": rows})[1:] == list("430111111")
+    assert "not run: 4 min of one core" in html and html.count("not run") == 2
+    assert "seeds spread more than the paper&#x27;s: W2" in html
+    assert html.count("<tr>") == 1 + 6 + 4 + 4 + 1
+    # cells, filled, match, wider, better, worse, explained, open, not comparable, not run, others'
+    assert results.tally("25gmm", {"rows": rows})[1:] == list("64111111111")
     assert results.columns({"rows": rows}) == ["w2", "log_z"]
     assert results.columns({"rows": [rows[0] | {"paper": None}]})[0] == "delta_log_z"
 

@@ -317,6 +317,35 @@ def test_verdicts_turn_with_the_numbers():
     assert row["verdict"] == "better" and row["verdicts"]["log_z"]["metric"] == "paper_elbo"
 
 
+def test_the_spread_test_is_the_textbook_one():
+    # With 1 and 1 degrees of freedom F's distribution function is (2 / pi) atan(sqrt(F)).
+    ours, paper = {"std": 3.0, "values": [0] * 2}, {"std": 1.0}
+    expected = 2 * (1 - 2 / math.pi * math.atan(3.0))
+    assert verdict.spread_test(ours, paper, 2) == pytest.approx(expected)
+    assert verdict.spread_test(ours | {"std": 0.0}, paper) is None
+    # Its false alarms are 5% at 5%: within 4 standard errors of 4,000 pairs of sets.
+    noise = random.Random(0)
+    draws = [[noise.gauss(0, 1) for _ in range(5)] for _ in range(8000)]
+    spreads = [statistics.stdev(draw) for draw in draws]
+    pairs = zip(spreads[::2], spreads[1::2], strict=True)
+    found = [
+        verdict.spread_test({"std": a, "values": [0] * 5}, {"std": b}) < 0.05 for a, b in pairs
+    ]
+    assert abs(statistics.fmean(found) - 0.05) < 4 * (0.05 * 0.95 / 4000) ** 0.5
+    wide = [verdict.spread_test({"std": 20 * a, "values": [0] * 5}, {"std": b}) for a, b in
+            zip(spreads[::2], spreads[1::2], strict=True)]  # fmt: skip
+    assert statistics.fmean(p < 0.05 for p in wide) > 0.9
+
+
+def test_a_match_that_its_spread_explains_is_marked():
+    wild = measured("TB", delta_log_z=cell(40.0, 100.0))
+    calm = measured("TB+Expl", delta_log_z=cell(0.5, 0.3))
+    rows = table.table("25gmm", [wild, calm])["rows"]
+    found = {row["method"]: row["verdicts"]["delta_log_z"] for row in rows if row["seeds"]}
+    assert found["TB"]["verdict"] == "matches" and found["TB"]["wider"]
+    assert found["TB+Expl"]["verdict"] == "matches" and not found["TB+Expl"]["wider"]
+
+
 def test_welch_is_the_textbook_one():
     # Equal n and s: t = d / (s sqrt(2 / n)), here 2 with 8 degrees of freedom; p = 0.0805.
     ours = {"mean": 2 * (2 / 5) ** 0.5, "std": 1.0, "values": [0] * 5}
@@ -397,7 +426,7 @@ def test_every_published_cell_has_a_verdict_and_its_reason():
     assert cells["delta_log_z_rw"]["reason"] == "open"
     assert cells["w2"] == {
         "metric": "w2", "verdict": "not comparable", "p": None, "p_raw": None, "difference": None,
-        "reason": "explained: not measured here",
+        "reason": "explained: not measured here", "wider": False,
     }  # fmt: skip
     # Holm's p is never below the raw one; the interval is of ours - paper, 1.176 of each.
     assert cells["delta_log_z"]["p_raw"] <= cells["delta_log_z"]["p"]
@@ -683,6 +712,28 @@ def test_drift_compares_like_with_like(house):
     assert drift.check(["method=TB+Expl"])[1] == 0
     with pytest.raises(experiments.BadInput, match="no such method; allowed: TB, TB"):
         drift.check(["method=PIS"])
+
+
+@pytest.mark.parametrize("fresh_seeds", [1, 3])
+def test_a_prediction_interval_holds_19_of_20_fresh_means(fresh_seeds):
+    rng, inside = random.Random(5), 0
+    for _ in range(2000):
+        old, new = (noisy(rng, ["elbo"], n) for n in (5, fresh_seeds))
+        (finding,) = drift.drift([new], {"25gmm": {"rows": [old]}})
+        low, high = finding.interval
+        inside += low <= new["metrics"]["elbo"]["mean"] <= high
+    assert abs(inside / 2000 - 0.95) < 4 * (0.95 * 0.05 / 2000) ** 0.5
+
+
+def test_drift_keeps_what_it_finds(house):
+    done_runs("full", seeds=[0, 1])
+    report.write_committed(report.collect([]), [])
+    drift.check(["method=TB"], house / "again.json")
+    told = json.loads((house / "again.json").read_text())["findings"]
+    found = {entry["metric"]: entry for entry in told}
+    assert found["elbo"]["verdict"] == drift.EQUAL and found["elbo"]["fresh"]["mean"] == 1.5
+    low, high = found["elbo"]["interval"]
+    assert low < 1.5 < high and found["elbo"]["method"] == "TB"
 
 
 def test_drift_of_one_seed_against_another_says_why_it_compares_nothing(house):
