@@ -83,7 +83,8 @@ PROFILES = {
 SAMPLES = {"smoke": 500, "quick": 20_000, "full": 20_000}
 # quick, where an energy costs much: fewer steps, and buffers that a laptop holds.
 DEAR = {"steps": 20, "coarse_steps": 10, "iterations": 1000, "lr": 2e-3, "replay_capacity": 20_000}
-# What only some cells of a profile have: by profile, then by task or by part of the method's name.
+# What only some cells of a profile have: by profile, then by task, by part of the method's name, or
+# by both.
 EXCEPTIONS = {
     "smoke": {
         "LS": {"replay_capacity": 2000, "ls_steps": 20, "ls_burn_in": 10},
@@ -114,7 +115,9 @@ EXCEPTIONS = {
     },
     "full": {
         **dict.fromkeys(("LP", "DIS", "DDS"), {"iterations": 10_000}),
-        "vae": {"replay_capacity": 90_000, "ls_steps": 500, "ls_burn_in": 200},
+        # a batch is 300 images; VarGrad has ten trajectories of each, the others one
+        "vae": {"repeats": None, "replay_capacity": 90_000, "ls_steps": 500, "ls_burn_in": 200},
+        "vae VarGrad": {"repeats": 10, "batch_size": 3000},
         # no row of the paper's: the best that half an hour on one core gives
         "vae_whitened": {
             "steps": 50,
@@ -158,7 +161,7 @@ def preset(
         chosen |= BASES.get(part, {}) | EXTRAS.get(part, {})
     if not {"Expl", "MLE"} & set(parts):  # particles start as wide as exploration would reach
         chosen["exploration"] = 0.0
-    for name in (task, *parts):
+    for name in (task, *parts, *(f"{task} {part}" for part in parts)):
         chosen |= EXCEPTIONS[profile].get(name, {})
     changes = {name: value for name, value in changes.items() if value is not None}
     return Config(**chosen).replace(**changes | dict(settings))

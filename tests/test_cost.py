@@ -17,7 +17,7 @@ def committed():
     """(run, row) of every committed row of a run on one device."""
     found = []
     for path in sorted(report.FOLDER.glob("*.json")):
-        for row in json.loads(path.read_text())["rows"]:
+        for row in json.loads(path.read_text()).get("rows", []):
             trained = row["method"] in gl.METHODS
             if trained and row["seeds"] and " then " not in row["device"]:
                 seeds = tuple(row["seeds"])
