@@ -87,13 +87,14 @@ def judge(rows: list[dict], apart: dict[str, str] | None = None) -> None:
 
     A row's "verdicts" are {column: {"metric", "verdict", "p", "p_raw", "difference", "reason",
     "wider"}}: the metric of ours that stands there, p adjusted and not, the 95% interval of ours -
-    paper, and whether our seeds spread more than the paper's runs, which a mean that matches may
-    owe its match to (`spread_test`, adjusted likewise).
+    paper, and whether our seeds spread more than the paper's runs (`spread_test`, adjusted
+    likewise).
     Only rows whose verdict is still "compare" are compared; what the others have, their cells have
-    too. A cell matches if its p,
-    adjusted over all cells compared in the table, is above 5%; otherwise it is better or worse,
-    which is "open" until reasons.yaml explains it. A row is worse if any cell is, else better if
-    any cell is, else it matches.
+    too. A cell matches if its p, adjusted over all cells compared in the table, is above 5%, and
+    our seeds do not spread more than the paper's runs: one seed that diverges would make any mean
+    match. A wider cell of like mean is worse, and any other is better or worse by its mean, which
+    is "open" until reasons.yaml explains it. A row is worse if any cell is, else better if any cell
+    is, else it matches.
 
     Args:
         rows: with "verdict", "reason", "metrics" and "paper".
@@ -116,15 +117,16 @@ def judge(rows: list[dict], apart: dict[str, str] | None = None) -> None:
                 cell.update(verdict="not comparable", reason=f"explained: {why}")
             else:
                 cells.append((cell, column, mine, paper))
+    _mark_wider(cells)
     tests = [welch(mine, paper) for _, _, mine, paper in cells]
     adjusted = holm([p for p, _ in tests])
     for p, test, (cell, column, mine, paper) in zip(adjusted, tests, cells, strict=True):
         smaller = mine["mean"] < paper["mean"]
         closer = "better" if smaller == (COLUMNS[column][1] == "smaller") else "worse"
-        cell.update(verdict="matches" if p > LEVEL else closer, p=p)
+        same = "worse" if cell["wider"] else "matches"
+        cell.update(verdict=same if p > LEVEL else closer, p=p)
         cell.update(p_raw=test[0], difference=test[1] and list(test[1]))
-        cell["reason"] = "none" if p > LEVEL else "open"
-    _mark_wider(cells)
+        cell["reason"] = "none" if cell["verdict"] == "matches" else "open"
     for row in rows:
         if row["verdict"] == "compare":
             settle(row)
