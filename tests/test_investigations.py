@@ -152,14 +152,13 @@ def test_what_is_said_to_be_explained_has_been_run():
 
 
 def test_the_mode_error_is_a_total_variation():
-    gaussians, wells = gl.gmm25.mode_mass.tolist(), gl.ManyWell(32).mode_mass
-    assert report._mode_error("25gmm", gaussians) == pytest.approx(0)
+    gaussians, wells = gl.gmm25.mode_mass.tolist(), gl.ManyWell(32).mode_mass.tolist()
+    assert report._mode_error(gaussians, gaussians) == pytest.approx(0)
     nine = [1 / 9] * 9 + [0.0] * 16  # blind to 16 of 25
-    assert report._mode_error("25gmm", nine) == pytest.approx(16 / 25)
-    right = [0.0, 1.0] * 16  # no left well at all: the left share is lost
-    assert report._mode_error("manywell32", right) == pytest.approx(wells[0].item(), rel=1e-4)
-    half = [0.5, 0.5] * 16
-    assert report._mode_error("manywell32", half) == pytest.approx(0.5 - wells[0].item(), rel=1e-4)
+    assert report._mode_error(nine, gaussians) == pytest.approx(16 / 25)
+    # No left well at all: the left share is lost; and as many on either side.
+    assert report._mode_error([0.0, 1.0] * 16, wells) == pytest.approx(wells[0], rel=1e-4)
+    assert report._mode_error([0.5, 0.5] * 16, wells) == pytest.approx(0.5 - wells[0], rel=1e-4)
 
 
 def test_pictures_are_small_and_always_the_same(tmp_path):
