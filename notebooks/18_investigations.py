@@ -87,22 +87,23 @@ def number(cell, size=False):
     if not cell:
         return "–"
     mean = abs(cell["mean"]) if size else cell["mean"]
-    spread = cell["std"]
-    return f"{mean:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
+    shown = [mean] if cell["std"] is None else [mean, cell["std"]]
+    digits = 0 if max(map(abs, shown)) >= 1000 else 2  # one that diverged
+    return " ± ".join(f"{v:,.{digits}f}" for v in shown)
 
 
 def lines(entry):
     """The paper's row, and a line for each of ours."""
     known, names = paper(entry), columns(entry)
     of_paper = [number(known.get(name)) for name in names]
-    yield ["the paper", entry["against"], "", "5", *of_paper, "–", "–", ""]
+    yield [("the paper", entry["against"]), "5", *of_paper, "–", "–", ""]
     for row in entry["rows"]:
-        changed = ", ".join(f"{k} {v}" for k, v in row["settings"].items())
+        changed = [f"{k} {v}" for k, v in row["settings"].items()]
         seeds, p = len(row["seeds"]), row["p"].get(next(iter(names)))
         m = row["metrics"]
         yield [
-            *(row["what"], row["method"], changed, str(seeds or "")),
-            *(value(m, name) for name in names),
+            (row["what"], ", ".join([row["method"], *changed])),
+            *(str(seeds or ""), *(value(m, name) for name in names)),
             *(number(m.get("eubo")), number(m.get("mode_error"))),
             "not run" if not seeds else "" if p is None else f"{p:.2g}",
         ]
@@ -118,19 +119,21 @@ def value(metrics, column):
 def ask(name):
     """A question, what was run, and the answer."""
     entry = ASKED[name]
-    head = ["what", "method", "changed", "seeds", *columns(entry).values()]
-    head += ["EUBO", "mode error", "p"]
+    head = ["run", "seeds", *columns(entry).values()]
+    head = [*head, "EUBO", "mode error", "p"]
 
-    def line(tag, cells):
-        kinds = ['class="text"' if i < 3 else "" for i in range(len(cells))]
-        made = zip(kinds, cells, strict=True)
-        return "".join(f"<{tag} {k}>{escape(c)}</{tag}>" for k, c in made)
+    def line(cells):
+        (what, run), *rest = cells
+        first = f"{escape(what)}<br><small>{escape(run)}</small>"
+        made = "".join(f"<td>{escape(cell)}</td>" for cell in rest)
+        return f'<tr><td class="text">{first}</td>{made}</tr>'
 
-    rows = "".join(f"<tr>{line('td', row)}</tr>" for row in lines(entry))
+    top = "".join(f"<th>{escape(word)}</th>" for word in head)
+    rows = "".join(line(cells) for cells in lines(entry))
     commands = "\n".join(row["command"] for row in entry["rows"])
     kind, _, answer = entry["answer"].partition(": ")
     return HTML(
-        f'<table class="ledger"><tr>{line("th", head)}</tr>{rows}</table>'
+        f'<table class="ledger"><tr>{top}</tr>{rows}</table>'
         f"<p><b>{escape(kind.capitalize())}</b>: {escape(answer)}</p>"
         f"<details><summary>The command of each line of ours</summary>"
         f"<pre>{escape(commands)}</pre></details>"
