@@ -266,6 +266,22 @@ plt.show()
 ask("ten-to-fifteen")
 
 # %% [markdown]
+# ## The posterior of an autoencoder: images and networks
+#
+# Here the decoder is our own, and with it the truth: about as far above the encoder as the paper's
+# {cite:p}`sendera2024`, so that the distance to the truth may be looked at, if not tested. Two things are
+# open in the text: whether a batch of 300 counts images or trajectories (the public code has 300 images,
+# and ten trajectories of each for VarGrad), and the network (that code joins image and state
+# in a perceptron of its own before time comes in; ours adds three embeddings up, as on the other
+# targets).
+
+# %% tags=["hide-input"]
+ask("images-in-a-batch")
+
+# %% tags=["hide-input"]
+ask("network-of-the-posterior")
+
+# %% [markdown]
 # ## In five lines
 #
 # 1. A published number is a number *and* its settings; half of them are in the code alone.
