@@ -423,7 +423,7 @@ def gallery(rows):
             data = base64.b64encode(path.read_bytes()).decode()
             name = escape(row["method"])
             parts.append(
-                f'<figure><img alt="Samples of {name}" loading="lazy" '
+                f'<figure><img alt="Samples of {name}" '
                 f'style="width:100%;max-width:720px;background:white" '
                 f'src="data:image/webp;base64,{data}">'
                 f"<figcaption>{name}</figcaption></figure>"
