@@ -499,7 +499,7 @@ Markdown("\n".join(filter(None, said)))
 #
 # Of the rows that had at least three seeds, three were chosen by a random number and trained once more,
 # each with a fresh seed. If a row's seeds say what training it gives, few fresh values lie outside the
-# 95% prediction interval of the committed ones (the metrics of a row depend on each other). Written by `python -m reproduce drift --output`, from the fresh runs alone.
+# 95% interval that the committed ones predict (the metrics of a row depend on each other). Written by `python -m reproduce drift --output`, from the fresh runs alone.
 
 # %% tags=["hide-input"]
 AGAIN = ("delta_log_z", "delta_log_z_rw", "w2", "eubo", "ess", "modes")

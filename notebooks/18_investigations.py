@@ -52,7 +52,8 @@ import matplotlib.pyplot as plt
 from IPython.display import HTML, Markdown
 
 import gfnlite as gl
-from gfnlite.floor import floor
+from gfnlite.floor import floor, has_floor
+from gfnlite.forest import interval
 from gfnlite.plots import BLUE, GREEN, GREY, ORANGE
 
 gl.plots.style()
@@ -154,9 +155,8 @@ def draw(name, title):
     known = paper(entry)["delta_log_z"]
     ran = [row for row in entry["rows"] if row["seeds"]]
     figure, ax = plt.subplots(figsize=(7.6, 1.4 + 0.42 * len(ran)))
-    half = 2.776 * known["std"] / 5**0.5  # t of 4 degrees of freedom
     style = {"color": ORANGE, "alpha": 0.25, "linewidth": 0}
-    low, high = known["mean"] - half, known["mean"] + half
+    low, high = interval(known, runs=5)
     ax.axvspan(low, high, label="paper, 95% interval", **style)
     for y, row in enumerate(reversed(ran)):
         values = row["metrics"]["delta_log_z"]["values"]
@@ -184,7 +184,7 @@ def draw(name, title):
 
 def least_error(task, config):
     """The least Δ log Z of these settings, where it is known."""
-    if not gl.floor.has_floor(config):
+    if not has_floor(config):
         return None
     return floor(gl.named_target(task), config.steps, config.sigma2)
 
@@ -231,11 +231,11 @@ ask("collapse")
 # ## Where do errors of ten to fifteen come from?
 #
 # A user of the public code reports errors of *both* columns "consistently around 10–15" on Manywell,
-# with several methods ([issue 6](https://github.com/GFNOrg/gfn-diffusion/issues/6), May 2025; no answer
-# is stored). Two things of that code could do this to every row at once. Its default variance is
-# $\sigma^2 = 5$, and only the commands in its README set the paper's 1 for this target; and since 2025
-# it trains on random time grids unless told otherwise, and divides the logarithm of the exploration
-# by $\sqrt{\Delta t}$, which leaves none of it. The floor of the variance alone says how far the first
+# with several methods ([issue 6](https://github.com/GFNOrg/gfn-diffusion/issues/6), May 2025, closed; we
+# know of no answer). Two things of that code could do this to every row at once. Its default variance is
+# $\sigma^2 = 5$, and only the commands in its README set the paper's 1 for this target; and a later
+# version of it trains on random time grids unless told otherwise, and divides the logarithm of the
+# exploration by $\sqrt{\Delta t}$, which leaves none of it. The floor of the variance alone says how far the first
 # goes:
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-investigations-floor", "caption": "The least error that any drift reaches on Manywell, d = 32, with a fixed variance and 100 steps, and the same on top of a complete collapse. Computed by dynamic programming, not trained."}, "image": {"alt": "Two rising curves of the error against the process's variance, the upper one by the constant cost of a collapse."}}
@@ -347,8 +347,9 @@ ask("network-of-the-posterior")
 # - **A match that was none.** One diverged seed made the spread of a row so wide that Welch's test could
 #   not tell its mean from the paper's. The tables now say where our seeds spread more than the paper's
 #   runs.
-# - **An exploration in the wrong unit.** The number in the text could be a variance per step or a
-#   standard deviation, which is five times as much as the other; the code settles it.
+# - **A batch ten times too small.** The first of the autoencoder's rows was trained on thirty images a
+#   batch, since 300 was taken to count trajectories; the public code counts images. It stays, as a
+#   line of its own.
 #
 # ## Sources
 #

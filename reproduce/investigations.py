@@ -66,10 +66,13 @@ def tell(entries: list[dict], rows: list[dict], before: Path) -> dict:
         rows: from `report.collect`, and the committed ones of the full profile.
         before: the file that this replaces.
     """
-    known = {}
-    for old in read_mapping(before).get("investigations", []):
-        known |= {tuple(row["runs"]): row for row in old["rows"] if row["seeds"]}
-    known |= {tuple(row["runs"]): row for row in rows}
+    known: dict[tuple, dict] = {}
+    told_before = read_mapping(before).get("investigations", [])
+    for row in [*(row for entry in told_before for row in entry["rows"]), *rows]:
+        name = tuple(row["runs"])
+        # As in the tables, fewer seeds never take the place of more.
+        if len(row["seeds"]) >= len(known.get(name, row)["seeds"]):
+            known[name] = row
     told = []
     for entry in entries:
         paper = published(entry["task"])["rows"][entry["against"]]

@@ -130,6 +130,12 @@ def test_runs_that_were_asked_for_are_told_with_their_p_values(house):  # noqa: 
     report.write_committed([], [])
     again = json.loads((report.FOLDER / "investigations.json").read_text())["investigations"]
     assert again == told
+    finish(
+        experiments.load("full", [0], {"exploration": 16.0}, ["task=25gmm", "method=TB+Expl"])[0]
+    )
+    report.write_committed(report.collect([]), [])  # of fewer seeds
+    again = json.loads((report.FOLDER / "investigations.json").read_text())["investigations"]
+    assert again == told
     written(house / "reproduce", ENTRY | {"rows": [ENTRY["rows"][1] | {"set": {"lr": 0.1}}]})
     report.write_committed([], [])
     other = json.loads((report.FOLDER / "investigations.json").read_text())["investigations"]

@@ -14,7 +14,7 @@ PAGES = sorted([*(ROOT / "notebooks").glob("*.py"), *(ROOT / "book").glob("*.md"
 NOT_PROSE = (
     r"^(`{3,}|~{3,}).*?^\1", r"^\$\$.*?^\$\$", r"\{[\w:]+\}`[^`]*`", r"`[^`]*`", r"\$[^$]*\$",
     r"\]\([^)]*\)", r"https?://\S+", r"arXiv:\d+\.\d+(v\d+)?", r"<[^>]*>", r"^:[\w-]+:.*$",
-    r"95% (prediction )?intervals?", r"CC BY-SA 3\.0", r"Python 3\.\d+",
+    r"95% intervals?", r"CC BY-SA 3\.0", r"Python 3\.\d+",
 )  # fmt: skip
 UNIT = r"nats?|times|modes?|s|ms|seconds?|GB|MB|standard errors?"
 RESULT = re.compile(rf"(?<![\w.-])-?\d[\d,]*\.\d+|±|\d+ ?%|(?<![\w.])\d[\d,]*(?= ({UNIT})\b)")
