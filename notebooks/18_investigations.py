@@ -125,7 +125,8 @@ def ask(name):
 
     def line(cells):
         (what, run), *rest = cells
-        first = f"{escape(what)}<br><small>{escape(run)}</small>"
+        dim = '<span style="opacity:0.75">'
+        first = f"{escape(what)}<br>{dim}{escape(run)}</span>"
         made = "".join(f"<td>{escape(cell)}</td>" for cell in rest)
         return f'<tr><td class="text">{first}</td>{made}</tr>'
 
