@@ -121,8 +121,9 @@ def probe(target: Target, config: Config, process, device: torch.device) -> list
                 f"repeats={config.repeats} with the objective 'vargrad' and conditions: a variance "
                 "needs at least 2 trajectories per condition"
             )
-        if config.prefill:
-            raise ValueError(f"prefill={config.prefill} is for targets with no condition")
+        for name in ("prefill", "standardise"):
+            if value := getattr(config, name):
+                raise ValueError(f"{name}={value} is for targets with no condition")
         extra = (target.to("cpu").sample_condition(8, generator).to(device),)
     try:
         with torch.no_grad():
@@ -138,9 +139,9 @@ def probe(target: Target, config: Config, process, device: torch.device) -> list
             f"energy of target '{target.name}' is NaN at {int(log_reward.isnan().sum())} of 8 "
             f"points drawn from N(0, {std**2:g} I)"
         )
-    if config.langevin or config.ls_every or config.prefill:
+    if config.langevin or config.ls_every or config.prefill or config.standardise:
         target.score(x, *extra)  # raises if it has no gradient
-    if target.sample is not None and not extra:
+    if target.sample is not None and not extra and not config.standardise:
         reached = 4 * (std**2 + config.exploration) ** 0.5
         there = torch.Generator(device).manual_seed(0)
         furthest = target.sample(1000, there).abs().quantile(0.99).item()

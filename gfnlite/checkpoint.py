@@ -9,12 +9,14 @@ import torch
 
 from . import build
 from .config import Config
+from .coordinates import Standardised
 from .files import write_bytes
+from .targets import Target, named_target
 
 if TYPE_CHECKING:
     from .sampler import GFNDiffusion
 
-__all__ = ["check", "find", "read", "restore", "state_of", "write"]
+__all__ = ["check", "find", "known_target", "read", "restore", "state_of", "write"]
 
 FORMAT = 4
 COUNTS = ("iteration", "planned", "energy_calls", "seconds")
@@ -33,6 +35,7 @@ def state_of(sampler: "GFNDiffusion") -> dict:
             "optimiser": sampler.optimiser.state_dict()["state"],  # rates are the schedule's
             "buffers": {name: buffer.state_dict() for name, buffer in sampler.buffers.items()},
             "generators": {name: g.get_state() for name, g in sampler.generators.items()},
+            "coordinates": sampler.seen.state_dict() if sampler.config.standardise else None,
             "device": sampler.device.type,
             "fingerprint": sampler.fingerprint,
             "history": list(sampler.history),
@@ -89,6 +92,21 @@ def check(sampler: "GFNDiffusion", state: dict, path: str | Path, seed: int | No
         )
 
 
+def known_target(state: dict, path: str | Path) -> Target:
+    """The target that a state belongs to, by its name.
+
+    Raises:
+        ValueError: if that is no known task's.
+    """
+    try:
+        return named_target(state["target"])
+    except ValueError:
+        raise ValueError(
+            f"checkpoint {path} was trained on '{state['target']}', which is no known task: "
+            "pass its energy_fn"
+        ) from None
+
+
 def find(
     sampler: "GFNDiffusion", folder: str | Path | None, seed: int | None = None
 ) -> dict | None:
@@ -137,11 +155,15 @@ def restore(sampler: "GFNDiffusion", state: dict, path: str | Path) -> None:
         for name, generator in generators.items():
             if name == "grid" or state["device"] == device.type:
                 generator.set_state(state["generators"][name])
+        if config.standardise:
+            seen = Standardised(target, **state["coordinates"]).to(device)
         counts = {name: state[name] for name in COUNTS} | {"history": list(state["history"])}
     except Exception as error:
         raise ValueError(
             f"checkpoint {path} is damaged: {type(error).__name__} in one of its parts"
         ) from error
+    if config.standardise:
+        sampler.seen = seen
     parts = {"policy": policy, "optimiser": optimiser, "buffers": buffers, "generators": generators}
     vars(sampler).update(parts | counts)
 

@@ -88,13 +88,14 @@ class DataLoss:
             noising.schedule,
             noising.sigma2,
             noising.steps,
+            False,
             *self.data.shape[1:],
         )
         its = (
             config.process, config.grid, config.schedule, config.sigma2, config.steps,
-            sampler.target.dim,
+            config.standardise, sampler.target.dim,
         )  # fmt: skip
-        names = ("process", "grid", "schedule", "sigma2", "steps", "dim")
+        names = ("process", "grid", "schedule", "sigma2", "steps", "standardise", "dim")
         for name, one, other in zip(names, mine, its, strict=True):
             if not (type(one) is type(other) and one == other):
                 raise ValueError(f"data are for a sampler with {name}={one}, this has {other}")

@@ -145,6 +145,7 @@ class Denoiser:
         own = {
             "process": "vp", "schedule": noising.schedule, "sigma2": noising.sigma2,
             "steps": noising.steps, "hidden": self.hidden, "layers": self.layers,
+            "standardise": False,
         }  # fmt: skip
         if clash := sorted(own.keys() & changes.keys()):
             raise ValueError(f"{', '.join(clash)} cannot be changed: the model has its own")

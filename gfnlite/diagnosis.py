@@ -207,10 +207,12 @@ def diagnose(
     options = {"generator": generator, "condition": condition}
     generated, x, log_reward = draw(sampler, n_samples, **options)
     exact, piloted = target.sample is not None, False
+    standardised, sigma = sampler.config.standardise, math.sqrt(sampler.config.sigma2)
     if exact:
         points = target.sample(n_samples, generator)
     elif piloted := has_score(target, x[:1]):
-        points = pilot(target, math.sqrt(sampler.config.sigma2), generator)
+        points = pilot(sampler.seen if standardised else target, sigma, generator)
+        points = sampler.seen.decode(points) if standardised else points
         # A chain may be stuck where there is next to no mass: keep what could hold some percent.
         kept = target.log_reward(points) >= log_reward.quantile(0.01) - 0.5 * target.dim
         points = points[kept] if kept.any() else x
@@ -219,14 +221,15 @@ def diagnose(
     log_weight = draw(sampler, len(points), ends=points, **options)[0]
     unseen = log_weight > generated.max() + MARGIN
     unseen &= exact or piloted
+    e = sampler.seen.encode(points) if standardised else points  # as the process sees them
     evidence = Evidence(
         config=sampler.config,
         elbo=metrics.elbo(generated),
         log_z_is=metrics.log_z_is(generated),
         ess=metrics.ess(generated),
         largest=generated.double().softmax(0).max().item(),
-        reach=points.abs().quantile(0.9, 0).max().item(),
-        spread=points.square().mean(0).max().item(),
+        reach=e.abs().quantile(0.9, 0).max().item(),
+        spread=e.square().mean(0).max().item(),
         history=list(sampler.history),
         eubo=metrics.eubo(log_weight) if exact else None,
         modes=_modes(target, x, points if exact else None) if target.mode_mass is not None else [],

@@ -1,5 +1,6 @@
 """Ensemble: one sampler from several seeds, trained as one program, so that results have bars."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -46,11 +47,7 @@ class Ensemble(Sequence):
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError(f"seeds={seeds!r} must be at least one, and all different")
         first = GFNDiffusion(energy_fn, dim, config, seeds[0], device, conditions, **overrides)
-        rest = [
-            GFNDiffusion(first.target, config=first.config, seed=seed, device=first.device)
-            for seed in seeds[1:]
-        ]
-        self.samplers = [first, *rest]
+        self.samplers = [first, *(_another(first, seed) for seed in seeds[1:])]
 
     def __len__(self):
         return len(self.samplers)
@@ -92,6 +89,13 @@ class Ensemble(Sequence):
         return Summary(
             sampler.evaluate(n_samples, seed=seed + s, **options) for s, sampler in enumerate(self)
         )
+
+
+def _another(sampler: GFNDiffusion, seed: int) -> GFNDiffusion:
+    """An untrained one of the same target, seen in the same coordinates, with another seed."""
+    other = copy.copy(sampler)
+    other._start(seed)
+    return other
 
 
 class Summary(dict):

@@ -18,9 +18,19 @@ from .process import Steps, normal
 from .terms import BackwardTerm, FlowTerm, ForwardTerm
 from .trajectory import Trajectory
 
-__all__ = ["backward_rollout", "forward_rollout", "gradient"]
+__all__ = ["backward_rollout", "forward_rollout", "gradient", "rollout"]
 
 Generators = torch.Generator | Sequence[torch.Generator] | None  # one, or one for each run
+
+
+def rollout(
+    policy: Policy, process, target: Target, t: Tensor | Steps, batch_size: int | None,
+    x1: Tensor | None, **options,
+) -> Trajectory:  # fmt: skip
+    """`forward_rollout`, or `backward_rollout` where the ends `x1` are given."""
+    if x1 is None:
+        return forward_rollout(policy, process, target, t, batch_size, **options)
+    return backward_rollout(policy, process, target, t, x1, **options)
 
 
 def forward_rollout(

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from . import build, checkpoint, metrics
 from .config import Config, integer
+from .coordinates import Standardised, standardised
 from .presets import default_preset
 from .process import time_grid
 from .replay import ReplayBuffer
-from .rollout import backward_rollout, forward_rollout
-from .targets import Target, as_target, check_condition, named_target
+from .rollout import rollout
+from .targets import Target, as_target, check_condition
 from .train import Callback, check_fit, train
 from .trajectory import Trajectory, importance_resample
 
@@ -60,19 +61,23 @@ class GFNDiffusion:
         if not isinstance(config, Config):
             raise TypeError(f"config={config!r} must be a gl.Config; gl.preset(...) makes one")
         self.config = config.replace(**overrides)
-        self._start(seed)
+        self.process = build.process(self.config)
         # What a checkpoint knows its energy by.
         self.fingerprint = build.probe(self.target, self.config, self.process, self.device)
+        self.seen = self.target  # as the process, the networks and the buffers see it
+        if self.config.standardise:
+            self.seen = standardised(self.target, self.config.sigma2, self.device)
+        self._start(seed)
 
     def _start(self, seed: int) -> None:
         """Everything that training changes, as it is before the first step."""
         self.generators = build.generators(seed, self.device)
         self.seed = int(seed)
-        self.process = build.process(self.config)
         self.policy = build.policy(self.config, self.target, seed).to(self.device)
         self.optimiser = build.optimiser(self.config, self.policy)
         self.buffers = build.buffers(self.config, self.target, self.device)
-        self.iteration, self.energy_calls, self.seconds = 0, 0, 0.0
+        self.iteration, self.seconds = 0, 0.0
+        self.energy_calls = self.seen.energy_calls if self.config.standardise else 0
         self.planned = self.config.iterations  # where the schedules end
         self.history: list[dict] = []
 
@@ -158,11 +163,12 @@ class GFNDiffusion:
 
         `options` are those of `forward_rollout` and `backward_rollout`.
         """
-        parts = (self.policy, self.process, self.target, t)
+        parts = (self.policy, self.process, self.seen, t)
         options["forward_looking"] = self.config.forward_looking
-        if x is None:
-            return forward_rollout(*parts, batch_size, **options)
-        return backward_rollout(*parts, x, **options)
+        if not isinstance(self.seen, Standardised):
+            return rollout(*parts, batch_size, x, **options)
+        ends = None if x is None else self.seen.encode(x)
+        return rollout(*parts, batch_size, ends, **options).seen_from(self.seen)
 
     @torch.no_grad()
     def trajectory(
@@ -285,13 +291,7 @@ class GFNDiffusion:
         """
         state = checkpoint.read(path)
         if energy_fn is None:
-            try:
-                energy_fn = named_target(state["target"])
-            except ValueError:
-                raise ValueError(
-                    f"checkpoint {path} was trained on '{state['target']}', which is no known "
-                    "task: pass its energy_fn"
-                ) from None
+            energy_fn = checkpoint.known_target(state, path)
         dim = None if isinstance(energy_fn, Target) else state["dim"]
         sampler = cls(energy_fn, dim, state["config"], state["seed"], device, conditions)
         checkpoint.restore(sampler, state, path)

@@ -179,7 +179,7 @@ def _search(sampler) -> None:
     config, generator = sampler.config, sampler.generators["train"]
     starts = sampler.buffers["policy"].sample(config.batch_size, generator)
     chains = mala(
-        sampler.target, starts.x, condition=starts.condition, steps=config.ls_steps,
+        sampler.seen, starts.x, condition=starts.condition, steps=config.ls_steps,
         burn_in=config.ls_burn_in, step_size=config.ls_step_size,
         temperature=config.ls_temperature, generator=generator,
     )  # fmt: skip
@@ -197,18 +197,23 @@ def _search(sampler) -> None:
 
 
 def prefill(sampler) -> None:
-    """Particles of annealed SMC, from as wide as exploration reaches, into the search buffer."""
-    config = sampler.config
+    """Particles of annealed SMC, from as wide as exploration reaches, into the search buffer.
+
+    In standardised coordinates it is known how wide that has to be.
+    """
+    config, target = sampler.config, sampler.seen
     scale = math.sqrt(sampler.process.end_variance() + config.exploration)
+    if config.standardise:
+        scale = target.spread
     found = annealed_smc(
-        sampler.target, config.prefill, scale, generator=sampler.generators["train"],
+        target, config.prefill, scale, generator=sampler.generators["train"],
         device=sampler.device,
     )  # fmt: skip
     sampler.energy_calls += found.energy_calls
     if found.log_z == -math.inf:
         raise FloatingPointError(
             f"prefill={config.prefill}: annealed SMC did not arrive at target "
-            f"'{sampler.target.name}'; the energy is infinite or too rough nearly everywhere"
+            f"'{target.name}'; the energy is infinite or too rough nearly everywhere"
         )
     weight = torch.full_like(found.log_reward, found.log_z)
     sampler.buffers["search"].add(found.x, found.log_reward, weight)

@@ -10,7 +10,7 @@ from torch import Tensor
 from . import build
 from .graph import Captured
 from .policy import Policy
-from .rollout import backward_rollout, forward_rollout
+from .rollout import rollout
 from .trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Team:
         if len({sampler.iteration for sampler in self.samplers}) != 1:
             raise ValueError("samplers must be at least one, all at the same iteration")
         self.first = self.samplers[0]
-        self.config, self.target = self.first.config, self.first.target
+        self.config, self.target = self.first.config, self.first.seen
         self.process, self.device = self.first.process, self.first.device
         self.policy, self.optimiser = self.first.policy, self.first.optimiser
         if len(self.samplers) > 1:
@@ -82,13 +82,14 @@ class Team:
     def rollout(
         self, t: Tensor, batch_size: int | None = None, x: Tensor | None = None, **options
     ) -> Trajectory:
-        """As `GFNDiffusion.rollout`, `batch_size` trajectories of each, or x (S B, d)."""
+        """As `GFNDiffusion.rollout`, `batch_size` trajectories of each, or x (S B, d).
+
+        States, in and out, are in the coordinates of the process.
+        """
         parts = (self.policy, self.process, self.target, t)
         options["forward_looking"] = self.config.forward_looking
         options["generator"] = self.generators("train")
-        if x is None:
-            return forward_rollout(*parts, batch_size, **options)
-        return backward_rollout(*parts, x, **options)
+        return rollout(*parts, batch_size, x, **options)
 
     def run(self, function: Callable, kind: str, inputs: dict[str, Tensor]):
         """function(team, kind, inputs), captured where that is wanted and possible."""

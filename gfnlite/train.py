@@ -136,7 +136,8 @@ def _write_history(sampler: "GFNDiffusion", folder: Path) -> None:
 
 def _measure(team: Team, s: int, loss: float) -> dict:
     """One history entry of a sampler; its own random state, so that logging changes no training."""
-    sampler, target = team.samplers[s], team.target
+    sampler = team.samplers[s]
+    target = sampler.target
     generator = torch.Generator(team.device).manual_seed(sampler.iteration)
     condition, config = None, team.config
     n = max(16, min(LOG_SAMPLES, LOG_NUMBERS // (config.steps * target.dim)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from .coordinates import Standardised
 from .process import Steps
 
 __all__ = ["Trajectory", "importance_resample"]
@@ -32,6 +33,8 @@ class Trajectory:
         log_proposal: log-density of the noise that drew the trajectory over P_F's (B,): not 0 if
             it explored.
         energy_calls: points at which the energy was asked for.
+        seen: None, or the target in the coordinates of the process: then x and log_reward are in
+            the target's own, the score in the process's, and ratios know of neither.
     """
 
     process: object
@@ -50,6 +53,12 @@ class Trajectory:
     repeats: int = 1
     runs: int = 1
     terms: Sequence = ()
+    seen: Standardised | None = None
+
+    def seen_from(self, target: Standardised) -> "Trajectory":
+        """The same, with states in that target's own coordinates in place of the process's."""
+        x, log_reward = target.decode(self.x), self.log_reward - target.log_det
+        return replace(self, x=x, log_reward=log_reward, seen=target)
 
     def split(self) -> list["Trajectory"]:
         """The trajectories of each run, in a record of its own."""
@@ -90,28 +99,41 @@ class Trajectory:
         return torch.cat((self.log_z[None], self.flow, self.log_terminal[None]))
 
     @property
+    def _process_x(self) -> tuple[Tensor, float]:
+        """The states in the coordinates of the process, and log |det| of the map from there."""
+        return (self.x, 0.0) if self.seen is None else (self.seen.encode(self.x), self.seen.log_det)
+
+    @property
     def log_pf(self) -> Tensor:
         """log P_F of each transition, without exploration noise (T, B)."""
-        moved = self.x[1:] - self.steps.a[:, None, None] * self.x[:-1]
-        return self.ratio_pf + _log_normal(moved, self.process.sigma2 * self.steps.h)
+        x, log_det = self._process_x
+        moved = x[1:] - self.steps.a[:, None, None] * x[:-1]
+        return self.ratio_pf + _log_normal(moved, self.process.sigma2 * self.steps.h) - log_det
 
     @property
     def log_pb(self) -> Tensor:
         """log P_B of each transition (T, B); that of a pinned process's first is certain, so 0."""
-        first = int(self.process.pinned)
-        moved = self.x[first:-1] - self.steps.b[first:, None, None] * self.x[first + 1 :]
-        inner = _log_normal(moved, self.process.sigma2 * self.steps.g[first:])
+        first, (x, log_det) = int(self.process.pinned), self._process_x
+        moved = x[first:-1] - self.steps.b[first:, None, None] * x[first + 1 :]
+        inner = _log_normal(moved, self.process.sigma2 * self.steps.g[first:]) - log_det
         return torch.cat((self.ratio_pb[:first], self.ratio_pb[first:] + inner))
 
     @property
     def log_p0(self) -> Tensor:
         """Log-density of the start (B,), which is 0 when it is pinned."""
-        return self.process.log_marginal(self.x[:1], self.t[:1])[0]
+        return self._log_marginal()[0]
 
     @property
     def log_flow(self) -> Tensor:
         """log F_theta(x, t) (T + 1, B); at the start log Z_theta + log_p0, at the end log R."""
-        return self.ratio_flow + self.process.log_marginal(self.x, self.t)
+        return self.ratio_flow + self._log_marginal()
+
+    def _log_marginal(self) -> Tensor:
+        """The reference's log-density at all states (T + 1, B); 0 where it is pinned."""
+        x, log_det = self._process_x
+        density = self.process.log_marginal(x, self.t)
+        first = int(self.process.pinned)
+        return torch.cat((density[:first], density[first:] - log_det))
 
 
 def _log_normal(x: Tensor, variance: Tensor) -> Tensor:
