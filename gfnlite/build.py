@@ -5,12 +5,19 @@ import warnings
 import torch
 
 from .config import Config, integer
+from .evaluation import has_score
 from .policy import Policy
 from .process import PinnedBrownian, VariancePreserving
 from .replay import ReplayBuffer
 from .targets import Target, check_target
 
-__all__ = ["buffers", "device", "generators", "group", "optimiser", "policy", "probe", "process"]
+__all__ = [
+    "buffers", "device", "generators", "group", "is_robustly_trained", "optimiser", "policy",
+    "probe", "process",
+]  # fmt: skip
+
+
+PILOTED = 500  # most dimensions whose covariance a pilot measures by default
 
 
 def device(name: torch.device | str | None) -> torch.device:
@@ -42,6 +49,12 @@ def generators(seed: int, device: torch.device) -> dict[str, torch.Generator]:
         "grid": torch.Generator().manual_seed(0),
         "sample": torch.Generator(device).manual_seed(seed + 2**32),
     }
+
+
+def is_robustly_trained(target: Target) -> bool:
+    """Whether a pilot can see the target: it takes no condition, and its energy has a gradient."""
+    few = target.dim <= PILOTED and not target.condition_dim
+    return few and has_score(target, torch.full((2, target.dim), 0.1))
 
 
 def process(config: Config) -> PinnedBrownian | VariancePreserving:

@@ -29,8 +29,7 @@ class Standardised(Target):
 
     Attributes:
         log_det: log |det A|.
-        spread: standard deviation of a coordinate of e, where the target has the covariance A A^T
-            times its square.
+        spread: standard deviation of the widest coordinate of e.
     """
 
     def __init__(
@@ -86,12 +85,13 @@ class Standardised(Target):
 
 @torch.no_grad()
 def standardised(target: Target, sigma2: float, device: torch.device | str) -> Standardised:
-    """The target in coordinates in which its mean is 0, its covariance round, and `sigma2` fits.
+    """The target in uncorrelated coordinates of mean 0, each of a unit that `sigma2` fits.
 
-    Annealed SMC, from as wide as `suggest_scale` says, measures mean m and covariance C. Of the
-    maps A = k C^(1/2) it takes the one after which
+    Annealed SMC, from as wide as `suggest_scale` says, measures mean m and covariance C = L L^T. In
+    e with x = m + L D e the target has the mean 0 and the covariance D^-2; the diagonal D is so
+    that in each coordinate
 
-    `sigma2 = mean over coordinates of (E[e_i^2] / E[score_i^2])^(1/2)`,
+    `sigma2 = (E[e_i^2] / E[score_i^2])^(1/2)`,
 
     the geometric mean of the width of the whole and of the finest structure, which is how
     `suggest_scale` chooses sigma2 for given coordinates. The map is the same whatever the sampler's
@@ -111,6 +111,7 @@ def standardised(target: Target, sigma2: float, device: torch.device | str) -> S
     trust = 1 - target.dim / (len(x) + target.dim)
     covariance = trust * covariance + (1 - trust) * covariance.diagonal().diag()
     root = torch.linalg.cholesky(covariance)
-    finest = (score @ root).square().mean(0)
-    spread = (sigma2 / finest.rsqrt().mean().item()) ** 0.5
-    return Standardised(target, mean, root / spread, spread, calls)
+    # in coordinates of covariance I, where it is at least 1
+    finest = (score @ root).square().mean(0).clamp(min=1)
+    spread = (sigma2 * finest.sqrt()).sqrt()
+    return Standardised(target, mean, root / spread, spread.max().item(), calls)

@@ -31,7 +31,8 @@ class GFNDiffusion:
     Args:
         energy_fn: a `Target`, or any callable E(x): (B, d) -> (B,), or E(x, c) with `conditions`.
         dim: dimension d; needed for a callable.
-        config: settings; None takes the quick profile, of the target's task if it is a known one.
+        config: settings; None takes the quick profile: trajectory balance with the `overrides`, or,
+            if there are none, the method that needs no tuning (`MLE+LV+Std`) where it can be.
         seed: of the network's start and of all noise; the same seed gives the same sampler.
         device: where to train; None takes a GPU if there is one.
         conditions: (N, c), from which training draws the condition of a callable E(x, c).
@@ -55,7 +56,8 @@ class GFNDiffusion:
         self.device = build.device(device)
         self.target = as_target(energy_fn, dim, conditions=conditions).to(self.device)
         if config is None:
-            config = default_preset(self.target.name)
+            robust = not overrides and build.is_robustly_trained(self.target)
+            config = default_preset(self.target.name, robust)
             if overrides.get("objective") == "reverse_kl":  # it cannot explore
                 config = config.replace(exploration=0.0)
         if not isinstance(config, Config):

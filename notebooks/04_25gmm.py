@@ -143,7 +143,7 @@ Markdown(config.markdown(always=changes))
 # By hand, for one seed, a training is
 #
 # ```python
-# sampler = gl.GFNDiffusion(gl.gmm25)
+# sampler = gl.GFNDiffusion(gl.gmm25, config=config)
 # sampler.fit()
 # sampler.evaluate()
 # ```

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -30,8 +31,39 @@ def weights_of(sampler):
 
 def test_first_thing_a_user_tries_has_the_default_preset():
     sampler = gl.GFNDiffusion(energy_fn=gl.gmm25)
-    assert sampler.config == gl.preset("25gmm", "TB+Expl", "quick")
+    assert sampler.config == gl.preset("25gmm", "MLE+LV+Std", "quick")
     assert sampler.sample(batch_size=16, steps=7).shape == (16, 2)
+    # settings that are given one by one are those of trajectory balance
+    assert gl.GFNDiffusion(gl.gmm25, steps=7).config == gl.preset(
+        "25gmm", "TB+Expl", "quick", steps=7
+    )
+
+
+def test_the_method_that_needs_no_tuning_is_taken_where_it_can_be():
+    energies = {
+        "smooth": lambda x: x.square().sum(-1),
+        "without a gradient": lambda x: x.detach().square().sum(-1),
+    }
+    taken = {
+        name: gl.GFNDiffusion(energy, 2).config.standardise for name, energy in energies.items()
+    }
+    assert taken == {"smooth": True, "without a gradient": False}
+    conditional = gl.GFNDiffusion(
+        lambda x, c: (x - c).square().sum(-1), 2, conditions=torch.rand(9, 2)
+    )
+    wide = gl.GFNDiffusion(lambda x: x.square().sum(-1), 501)
+    assert not conditional.config.standardise and not wide.config.standardise
+
+
+@pytest.mark.full
+def test_untouched_it_finds_all_modes_within_a_minute():
+    started = time.process_time()
+    found = gl.GFNDiffusion(gl.gmm25, device="cpu").fit(progress=False).evaluate()
+    assert time.process_time() - started < 60
+    share = torch.tensor(found["mode_weights"]) * 25
+    # 20,000 samples: 800 of each mode, so that chance alone is 0.035
+    assert found["modes"] == 25 and 0.75 < share.min() and share.max() < 1.25
+    assert found["log_z"] - found["elbo"] < 0.1 and found["eubo"] - found["log_z"] < 0.1
 
 
 def test_evaluate_has_its_keys_and_none_where_there_is_no_truth():
@@ -75,6 +107,7 @@ def test_training_leaves_the_global_random_state_alone():
 def test_torch_and_numpy_alone_are_enough(tmp_path):
     script = """
 import sys
+import time
 for extra in ("ot", "tqdm", "matplotlib", "seaborn", "scipy", "pandas", "IPython"):
     sys.modules[extra] = None  # as if it were not installed
 import gfnlite as gl
