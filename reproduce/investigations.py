@@ -3,10 +3,10 @@
 Those of the first are raised by the tables: each is asked "against" a row of the paper's, and has
 an answer. Those of the second go beyond the paper, and are answered by their numbers alone.
 
-Results are results/investigations.json and beyond.json, {"investigations": [{"name", "question", "task", "against",
-"answer", "rows"}]}, and a row is {"what", "method", "settings", "command", "seeds", "metrics", "p",
-"runs", "commit", "device"}: "p" has Welch's p-value against each column of the paper's row, not
-corrected, where both have a spread. A row without seeds has not been run.
+Results are results/investigations.json and beyond.json, {"investigations": [{"name", "question",
+"task", "against", "answer", "rows"}]}, and a row is {"what", "method", "settings", "command",
+"seeds", "metrics", "p", "runs", "commit", "device"}: "p" has Welch's p-value against each column of
+the paper's row, not corrected, where both have a spread. A row without seeds has not been run.
 """
 
 from pathlib import Path

@@ -135,8 +135,8 @@ def write_committed(
     fewer seeds: then the committed one stays and `notes` says so (with `replace`, it goes too).
     A run of uncommitted or unknown code is left out and noted, unless `allow_dirty`. Smoke runs
     stay out, and runs with changed settings unless investigations.yaml or beyond.yaml asks for
-    them; what these know is written beside the tables, and small pictures of the full rows' samples. All tables are
-    judged anew, with the reasons of reasons.yaml as it is now.
+    them; what these know is written beside the tables, and small pictures of the full rows'
+    samples. All tables are judged anew, with the reasons of reasons.yaml as it is now.
 
     Raises:
         BadInput: for a reason that no cell of the tables needs. Then nothing is written.
