@@ -1,19 +1,22 @@
 """From a config to the parts of a sampler, and a look at the energy before anything is trained."""
 
 import warnings
+from collections.abc import Mapping
 
 import torch
 
 from .config import Config, integer
+from .coordinates import Standardised, standardised
 from .evaluation import has_score
 from .policy import Policy
+from .presets import default_preset
 from .process import PinnedBrownian, VariancePreserving
 from .replay import ReplayBuffer
 from .targets import Target, check_target
 
 __all__ = [
-    "buffers", "device", "generators", "group", "is_robustly_trained", "optimiser", "policy",
-    "probe", "process",
+    "buffers", "defaults", "device", "generators", "group", "optimiser", "policy", "probe",
+    "process",
 ]  # fmt: skip
 
 
@@ -51,10 +54,25 @@ def generators(seed: int, device: torch.device) -> dict[str, torch.Generator]:
     }
 
 
-def is_robustly_trained(target: Target) -> bool:
-    """Whether a pilot can see the target: it takes no condition, and its energy has a gradient."""
-    few = target.dim <= PILOTED and not target.condition_dim
-    return few and has_score(target, torch.full((2, target.dim), 0.1))
+def defaults(
+    target: Target, overrides: Mapping, device: torch.device
+) -> tuple[Config, Standardised | None]:
+    """Settings where no config is given, before the overrides; and the coordinates that they need.
+
+    Without overrides they are robust, wherever a pilot can see the target: it takes no condition,
+    its energy has a gradient, and the pilot arrives.
+    """
+    if not overrides and not target.condition_dim and target.dim <= PILOTED:
+        if has_score(target, torch.full((2, target.dim), 0.1, device=device)):
+            config = default_preset(target.name, robust=True)
+            try:
+                return config, standardised(target, config.sigma2, device)
+            except ValueError as problem:
+                warnings.warn(f"{problem}; trained by trajectory balance", stacklevel=3)
+    config = default_preset(target.name, robust=False)
+    if overrides.get("objective") == "reverse_kl":  # it cannot explore
+        config = config.replace(exploration=0.0)
+    return config, None
 
 
 def process(config: Config) -> PinnedBrownian | VariancePreserving:

@@ -4,6 +4,7 @@ A shift of the origin, a unit of length or a correlation is nothing that a netwo
 learn. All of them are an affine map, which a pilot can see.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -107,6 +108,11 @@ def standardised(target: Target, sigma2: float, device: torch.device | str) -> S
     x, score = found.x, found.score
     mean = x.mean(0)
     covariance = torch.atleast_2d(torch.cov(x.mT))
+    if found.log_z == -math.inf or not 0 < covariance.diagonal().min() < math.inf:
+        raise ValueError(
+            f"standardise=True: the pilot did not arrive at target '{target.name}', whose energy "
+            "is infinite or too rough nearly everywhere; choose sigma2 by hand"
+        )
     # towards independence as far as there are too few particles to tell
     trust = 1 - target.dim / (len(x) + target.dim)
     covariance = trust * covariance + (1 - trust) * covariance.diagonal().diag()

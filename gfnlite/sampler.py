@@ -10,7 +10,6 @@ from torch import Tensor
 from . import build, checkpoint, metrics
 from .config import Config, integer
 from .coordinates import Standardised, standardised
-from .presets import default_preset
 from .process import time_grid
 from .replay import ReplayBuffer
 from .rollout import rollout
@@ -55,20 +54,18 @@ class GFNDiffusion:
     ):
         self.device = build.device(device)
         self.target = as_target(energy_fn, dim, conditions=conditions).to(self.device)
+        seen = None
         if config is None:
-            robust = not overrides and build.is_robustly_trained(self.target)
-            config = default_preset(self.target.name, robust)
-            if overrides.get("objective") == "reverse_kl":  # it cannot explore
-                config = config.replace(exploration=0.0)
+            config, seen = build.defaults(self.target, overrides, self.device)
         if not isinstance(config, Config):
             raise TypeError(f"config={config!r} must be a gl.Config; gl.preset(...) makes one")
         self.config = config.replace(**overrides)
         self.process = build.process(self.config)
         # What a checkpoint knows its energy by.
         self.fingerprint = build.probe(self.target, self.config, self.process, self.device)
-        self.seen = self.target  # as the process, the networks and the buffers see it
-        if self.config.standardise:
-            self.seen = standardised(self.target, self.config.sigma2, self.device)
+        if self.config.standardise and seen is None:
+            seen = standardised(self.target, self.config.sigma2, self.device)
+        self.seen = seen or self.target  # as the process, the networks and the buffers see it
         self._start(seed)
 
     def _start(self, seed: int) -> None:

@@ -196,6 +196,12 @@ def test_a_diagnosis_looks_in_them():
     assert found.evidence.piloted
 
 
+def test_a_pilot_that_does_not_arrive_is_one_clear_error():
+    walled = lambda x: torch.where(x.abs().amax(-1) < 1e-3, 0.0, math.inf) + 0 * x.sum(-1)  # noqa: E731
+    with pytest.raises(ValueError, match="no start of the pilot came to an end|did not arrive"):
+        standardised(gl.targets.as_target(walled, 40), 1.0, "cpu")
+
+
 def test_where_it_cannot_be():
     conditions = torch.linspace(-1, 1, 50)[:, None]
     with pytest.raises(ValueError, match="standardise=True is for targets with no condition"):

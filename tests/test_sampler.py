@@ -53,6 +53,9 @@ def test_the_method_that_needs_no_tuning_is_taken_where_it_can_be():
     )
     wide = gl.GFNDiffusion(lambda x: x.square().sum(-1), 501)
     assert not conditional.config.standardise and not wide.config.standardise
+    with pytest.warns(UserWarning, match="the pilot .* trajectory balance"):
+        rough = gl.GFNDiffusion(lambda x: (1e9 * x).sin().sum(-1) * 1e6 + x.square().sum(-1), 30)
+    assert not rough.config.standardise
 
 
 @pytest.mark.full
