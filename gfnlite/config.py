@@ -44,6 +44,9 @@ class Config(Settings):
         0.8, "fraction of the training that is coarse, if coarse_steps is set", low=0, high=1
     )
     langevin: bool = setting(False, "the drift has a learned multiple of the score (LP)")
+    detach_score: bool = setting(
+        False, "reverse KL takes that score for a constant, as the paper's code does"
+    )
     learn_variance: bool = setting(False, "P_F's variance is learned")
     learn_backward: bool = setting(False, "P_B's mean and variance are learned")
     hidden: int = setting(64, "width of the networks", low=1, high=65_536)
@@ -126,6 +129,11 @@ class Config(Settings):
                 self.objective == "reverse_kl" and (replay or self.exploration > 0),
                 f"objective='reverse_kl' with replay_ratio={self.replay_ratio:g}, exploration="
                 f"{self.exploration:g}: it can only learn on-policy, set both to 0",
+            ),
+            (
+                self.detach_score and not (self.langevin and self.objective == "reverse_kl"),
+                f"detach_score=True with objective={self.objective!r}, langevin={self.langevin}: "
+                "only reverse_kl differentiates states, and only with langevin there is a score",
             ),
             (
                 not replay and (self.replay_objective or self.ls_every or self.prefill) is not None,

@@ -46,6 +46,7 @@ def forward_rollout(
     forward_looking: bool = False,
     record: bool = False,
     repeats: int = 1,
+    detach_score: bool = False,
 ) -> Trajectory:
     """Generate `batch_size` trajectories of each run by P_F on the times t (T + 1,).
 
@@ -53,8 +54,9 @@ def forward_rollout(
     `exploration` is variance added per unit of the reference's own (per unit time, if pinned) to
     the sampling noise alone: the densities in log w stay those of P_F itself, which is what makes
     the trajectories off-policy. `record` keeps what `gradient` would have to compute again;
-    `differentiable` keeps the graph through states and energy, as reverse KL needs it. Of the
-    conditions (S B, c) `repeats` neighbours each are the same, and are encoded once.
+    `differentiable` keeps the graph through states and energy, as reverse KL needs it, and, unless
+    `detach_score`, through the score in the drift. Of the conditions (S B, c) `repeats` neighbours
+    each are the same, and are encoded once.
     """
     device, rows = policy.forward_net.state.weight.device, policy.runs * batch_size
     steps = t if isinstance(t, Steps) else process.steps(t, device)
@@ -81,7 +83,8 @@ def forward_rollout(
         for i, (a, h) in enumerate(zip(steps.a, steps.h, strict=True)):
             score, step = None, noise[i : i + 1]
             if policy.langevin is not None:
-                score = target.score(x[0], *given(condition))[None]
+                place = x[0].detach() if detach_score else x[0]
+                score = target.score(place, *given(condition))[None]
                 scores.append(score)
             u, *s = policy.forward_head(policy.step(x, contexts[i], rooms[i]), contexts[i], score)
             if learned:

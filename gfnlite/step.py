@@ -84,7 +84,7 @@ def update(team: Team, kind: str, inputs: dict[str, Tensor]) -> tuple[Tensor, Tr
         path_wise = name == "reverse_kl"
         trajectory = team.rollout(
             steps, config.batch_size, differentiable=path_wise, record=not path_wise,
-            repeats=repeats, **inputs,
+            repeats=repeats, detach_score=config.detach_score, **inputs,
         )  # fmt: skip
     # Reading a value makes a GPU wait, so there a bad batch is found at the next log instead.
     if team.device.type == "cpu":

@@ -419,3 +419,48 @@ def test_log_densities_can_be_differentiated():
     tr = rollout(sampler, "reverse_kl", differentiable=True)
     (tr.log_pf.sum() + tr.log_pb.sum()).backward()
     assert flat_gradient(sampler.policy.parameters()).isfinite().all()
+
+
+class Frozen(gl.Target):
+    """The quartic, whose score is a constant wherever it is asked for."""
+
+    dim = 2
+
+    def log_reward(self, x, condition=None):
+        return -quartic(x)
+
+    def score(self, x, condition=None):
+        return super().score(x.detach())
+
+
+def test_a_detached_score_is_a_constant_of_the_path_gradient():
+    config = gl.Config(objective="reverse_kl", langevin=True, hidden=8, detach_score=True)
+    gradients = {}
+    for name, energy, detach in (
+        ("detached", quartic, True), ("frozen", Frozen(), False), ("whole", quartic, False),
+    ):  # fmt: skip
+        sampler = gl.GFNDiffusion(energy, 2, config=config)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for p in sampler.policy.parameters():
+                p += 0.3 * torch.randn(p.shape, generator=generator)
+        options = {"differentiable": True, "detach_score": detach, "generator": generator}
+        tr = sampler.rollout(gl.time_grid(5), 12, **options)
+        gradients[name] = torch.autograd.grad(
+            gl.objectives.reverse_kl(tr), sampler.policy.forward_net.state.weight
+        )[0]
+    assert torch.allclose(gradients["detached"], gradients["frozen"], atol=1e-6)
+    assert not torch.allclose(gradients["detached"], gradients["whole"], rtol=0.05)  # the twin
+
+
+def test_training_detaches_the_score_where_it_is_told_to():
+    ends = {}
+    for detach in (True, False):
+        config = gl.Config(
+            objective="reverse_kl", langevin=True, hidden=8, steps=5, batch_size=16, iterations=5,
+            coarse_steps=None, detach_score=detach,
+        )  # fmt: skip
+        ends[detach] = gl.GFNDiffusion(quartic, 2, config=config).fit(progress=False).sample(3)
+    assert not torch.equal(ends[True], ends[False])
+    with pytest.raises(ValueError, match="detach_score=True with objective='tb', langevin=True"):
+        gl.Config(langevin=True, detach_score=True)
