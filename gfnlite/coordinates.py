@@ -20,7 +20,7 @@ PARTICLES = 5000  # of the pilot that measures mean and covariance
 
 
 class Standardised(Target):
-    """A target in coordinates e with x = m + A e: R(m + A e) |det A|, of the same normaliser.
+    """A target in coordinates e with x = m + A e: R(m + A e) det A, of the same normaliser.
 
     Args:
         target: R; it takes no condition.
@@ -29,7 +29,7 @@ class Standardised(Target):
         energy_calls: what finding them cost.
 
     Attributes:
-        log_det: log |det A|.
+        log_det: log det A.
         spread: standard deviation of the widest coordinate of e.
     """
 
@@ -69,7 +69,7 @@ class Standardised(Target):
         return torch.linalg.solve_triangular(self.factor.mT, x - self.mean, upper=True, left=False)
 
     def log_reward(self, e: Tensor, condition: Tensor | None = None) -> Tensor:
-        """log R(m + A e) + log |det A|: (B, d) -> (B,)."""
+        """log R(m + A e) + log det A: (B, d) -> (B,)."""
         return self.original.log_reward(self.decode(e)) + self.log_det
 
     def log_reward_and_score(

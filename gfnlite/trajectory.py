@@ -100,7 +100,7 @@ class Trajectory:
 
     @property
     def _process_x(self) -> tuple[Tensor, float]:
-        """The states in the coordinates of the process, and log |det| of the map from there."""
+        """The states in the coordinates of the process, and log det of the map from there."""
         return (self.x, 0.0) if self.seen is None else (self.seen.encode(self.x), self.seen.log_det)
 
     @property
