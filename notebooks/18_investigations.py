@@ -199,7 +199,10 @@ def least_error(task, config):
 # "0.2" a step {cite:p}`sendera2024` is $e = 4$ in [our unit](../book/notation), and fades over the first
 # half of the training. The command for this row, in the README of the code, says half of it, which
 # is $e = 1$; and the code lets it fade over the first 5,000 iterations, whatever the length of the
-# training.
+# training. Replay is the second. That code draws a whole buffer of indices by rank, and uses them up
+# over thousands of steps; meanwhile each local search pushes 30,000 new states in and as many old ones
+# out, so that an index soon points to another state than the one whose rank it was drawn by. What is
+# replayed then prefers hardly anything, as in our line with uniform replay.
 
 # %% tags=["hide-input"]
 ask("local-search")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import gfnlite as gl
+from gfnlite import diagnosis
 from gfnlite.coordinates import Standardised, standardised
 from gfnlite.energy import LOG_2PI, ClosedForm
 
@@ -194,6 +195,10 @@ def test_a_diagnosis_looks_in_them():
     found = gl.diagnose(sampler)
     assert "sigma too small" not in found.verdicts
     assert found.evidence.piloted
+    # exploration would be no help to a sampler that learns from particles alone
+    assert diagnosis._advice_to_explore(found.evidence) == (
+        "set iterations=600; if that is no help, prefill=1000, to find more"
+    )
 
 
 def test_a_pilot_that_does_not_arrive_is_one_clear_error():
