@@ -52,6 +52,7 @@ import math
 import os
 import tempfile
 import textwrap
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -809,10 +810,14 @@ plt.show()
 # %% tags=["hide-input"]
 def words(call):
     """What a call says: its error, its warning, or nothing."""
-    try:
-        answer = call()
-    except (ValueError, FloatingPointError, RuntimeError) as error:
-        return f"{type(error).__name__}: {error}"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            answer = call()
+        except (ValueError, FloatingPointError, RuntimeError) as error:
+            return f"{type(error).__name__}: {error}"
+    if caught:
+        return str(caught[-1].message)
     if isinstance(answer, list):
         return "; ".join(answer) or "nothing"
     return getattr(answer, "warning", None) or "nothing"
@@ -877,7 +882,8 @@ display(
 )
 
 # %% [markdown]
-# Read the column of `fit`: a sampler can be *trained* on a density that has no normaliser. Its ELBO
+# Read the column of `fit`. With nothing set it starts from a pilot, and says when that does not arrive;
+# but then it trains, and a sampler can be *trained* on a density that has no normaliser. Its ELBO
 # rises and its samples run away, as there is no $\log Z$ to stop them; that is the symptom. And the
 # pilot, which walks a finite time, may find a scale for it. So look at the energy far out yourself.
 # `check` does so at the scale that it is told: for $x$ in nanometres it should be given `scale=1e4`,
