@@ -155,6 +155,7 @@ def restore(sampler: "GFNDiffusion", state: dict, path: str | Path) -> None:
         for name, generator in generators.items():
             if name == "grid" or state["device"] == device.type:
                 generator.set_state(state["generators"][name])
+        seen = target  # which may have moved to another device
         if config.standardise:
             seen = Standardised(target, **state["coordinates"]).to(device)
         counts = {name: state[name] for name in COUNTS} | {"history": list(state["history"])}
@@ -162,10 +163,8 @@ def restore(sampler: "GFNDiffusion", state: dict, path: str | Path) -> None:
         raise ValueError(
             f"checkpoint {path} is damaged: {type(error).__name__} in one of its parts"
         ) from error
-    if config.standardise:
-        sampler.seen = seen
     parts = {"policy": policy, "optimiser": optimiser, "buffers": buffers, "generators": generators}
-    vars(sampler).update(parts | counts)
+    vars(sampler).update(parts | counts | {"seen": seen})
 
 
 def _identity(sampler: "GFNDiffusion") -> dict:

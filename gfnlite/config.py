@@ -32,8 +32,7 @@ class Config(Settings):
         1.0, "variance of the reference process per unit time", above=0, low=1e-12, high=1e12
     )
     standardise: bool = setting(
-        False,
-        "train in coordinates of mean 0 and round covariance, by a pilot",
+        False, "train in uncorrelated coordinates of mean 0, found by a pilot"
     )
     steps: int = setting(100, "transitions T of a trajectory", low=1, high=10_000)
     grid: str = setting("uniform", "times of the transitions", choices=("uniform", "cosine"))

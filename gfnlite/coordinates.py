@@ -26,11 +26,11 @@ class Standardised(Target):
         target: R; it takes no condition.
         mean: m (d,).
         factor: A (d, d), lower triangular with a positive diagonal.
+        spread: standard deviation of the widest coordinate of e.
         energy_calls: what finding them cost.
 
     Attributes:
         log_det: log det A.
-        spread: standard deviation of the widest coordinate of e.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ def standardised(target: Target, sigma2: float, device: torch.device | str) -> S
     """
     scale = suggest_scale(target, device=device)
     generator = torch.Generator(device).manual_seed(0)
-    found = annealed_smc(target, PARTICLES, scale.spread or 1.0, generator=generator, device=device)
+    found = annealed_smc(target, PARTICLES, scale.spread, generator=generator, device=device)
     calls = scale.energy_calls + found.energy_calls
     x, score = found.x, found.score
     mean = x.mean(0)

@@ -66,7 +66,7 @@ METHODS = {
         "FL-SubTB+LP", "TB+Expl+LS", "TB+Expl+LP", "TB+Expl+LP+LS", "VarGrad+Expl+LS",
         "VarGrad+Expl+LP", "VarGrad+Expl+LP+LS",
         "TB+Expl+LV", "MLE+LV", "MLE+LP+LV", "TB+LP+LV", "VarGrad+LP+LV",
-        "MLE+LV+Std", "MLE+LP+LV+Std",
+        "MLE+LV+Std",
     )
 }  # fmt: skip
 # Any of them may end in this: it trains on few random steps first (in quick all of them do).
@@ -178,6 +178,6 @@ def default_preset(task: str, robust: bool) -> Config:
     The robust one finds place, scale and modes by itself, for any target with a gradient and no
     condition; the other is trajectory balance, with the exploration that suits a known task.
     """
-    if robust:
+    if robust:  # Std leaves nothing of what an unknown task borrows from 25GMM
         return preset(task if task in TASKS else "25gmm", "MLE+LV+Std", "quick")
     return preset(task, "TB+Expl", "quick") if task in TASKS else Config(**PROFILES["quick"])

@@ -1,12 +1,9 @@
-"""Questions, each with runs that differ in few settings: investigations.yaml and beyond.yaml.
+"""Questions that the tables raise, each with runs that differ in one setting: investigations.yaml.
 
-Those of the first are raised by the tables: each is asked "against" a row of the paper's, and has
-an answer. Those of the second go beyond the paper, and are answered by their numbers alone.
-
-Results are results/investigations.json and beyond.json, {"investigations": [{"name", "question",
-"task", "against", "answer", "rows"}]}, and a row is {"what", "method", "settings", "command",
-"seeds", "metrics", "p", "runs", "commit", "device"}: "p" has Welch's p-value against each column of
-the paper's row, not corrected, where both have a spread. A row without seeds has not been run.
+Results are results/investigations.json, {"investigations": [{"name", "question", "task", "against",
+"answer", "rows"}]}, and a row is {"what", "method", "settings", "command", "seeds", "metrics", "p",
+"runs", "commit", "device"}: "p" has Welch's p-value against each column of the paper's row, not
+corrected, where both have a spread. A row without seeds has not been run.
 """
 
 from pathlib import Path
@@ -18,12 +15,10 @@ from .reasons import KINDS
 from .table import published
 from .verdict import ours, welch
 
-__all__ = ["FILES", "read", "run_of", "tell"]
+__all__ = ["read", "run_of", "tell"]
 
 KEYS = {"name": str, "question": str, "task": str, "against": str, "answer": str, "rows": list}
 ROW_KEYS = {"what": str, "method": str, "set": dict, "seeds": list}
-FILES = ("investigations", "beyond")
-OPTIONAL = {"against", "answer"}  # both or none
 KEPT = ("seeds", "metrics", "runs", "commit", "device")
 
 
@@ -36,12 +31,11 @@ def read(path: Path) -> list[dict]:
     """
     found = _list(path.name, (read_yaml(path) if path.exists() else None) or [])
     for entry in found:
-        free = set() if OPTIONAL & entry.keys() else OPTIONAL
-        _shape(path.name, entry, KEYS, set(KEYS) - free)
+        _shape(path.name, entry, KEYS, set(KEYS))
         where = f"{path.name}: {entry['name']}"
-        if not free and not entry["answer"].startswith(KINDS):
+        if not entry["answer"].startswith(KINDS):
             raise BadInput(f"{where}: answer must start with {' or '.join(map(repr, KINDS))}")
-        if not free and entry["against"] not in published(entry["task"])["rows"]:
+        if entry["against"] not in published(entry["task"])["rows"]:
             raise BadInput(f"{where}: against={entry['against']!r} is no row of the paper's table")
         for row in _list(where, entry["rows"]):
             _shape(where, row, ROW_KEYS, {"what", "method"})
@@ -81,7 +75,7 @@ def tell(entries: list[dict], rows: list[dict], before: Path) -> dict:
             known[name] = row
     told = []
     for entry in entries:
-        paper = published(entry["task"])["rows"][entry["against"]] if "against" in entry else {}
+        paper = published(entry["task"])["rows"][entry["against"]]
         made = []
         for row in entry["rows"]:
             run = row["run"]
@@ -91,7 +85,8 @@ def tell(entries: list[dict], rows: list[dict], before: Path) -> dict:
             cells |= {"command": experiments.command(run, usual)}
             cells |= {name: found.get(name) for name in KEPT}
             made.append(cells | {"p": _p(cells, paper)})
-        told.append({name: entry[name] for name in KEYS if name in entry} | {"rows": made})
+        names = ("name", "question", "task", "against", "answer")
+        told.append({name: entry[name] for name in names} | {"rows": made})
     return {"investigations": told}
 
 

@@ -110,7 +110,6 @@ def test_training_leaves_the_global_random_state_alone():
 def test_torch_and_numpy_alone_are_enough(tmp_path):
     script = """
 import sys
-import time
 for extra in ("ot", "tqdm", "matplotlib", "seaborn", "scipy", "pandas", "IPython"):
     sys.modules[extra] = None  # as if it were not installed
 import gfnlite as gl

@@ -26,26 +26,29 @@ SEEDS = 3
 
 
 class Correlated(ClosedForm):
-    """N(x; 0, C), normalised: log Z = 0.
+    """Z N(x; m, C).
 
     Args:
         covariance: C (d, d).
+        mean: m, a number or (d,).
+        log_z: log Z.
     """
 
-    log_z = 0.0
+    name = "correlated"
 
-    def __init__(self, covariance: Tensor, name: str = "correlated"):
+    def __init__(self, covariance: Tensor, mean: float | Tensor = 0.0, log_z: float = 0.0):
         self.root, self.precision = torch.linalg.cholesky(covariance), torch.linalg.inv(covariance)
-        self.dim, self.name = len(covariance), name
-        self.log_norm = -0.5 * self.dim * LOG_2PI - self.root.diagonal().log().sum().item()
+        self.mean, self.dim, self.log_z = torch.as_tensor(mean), len(covariance), log_z
+        self.log_norm = log_z - 0.5 * self.dim * LOG_2PI - self.root.diagonal().log().sum().item()
 
     def _closed_form(self, x):
-        pull = x @ self.precision
-        return self.log_norm - 0.5 * (pull * x).sum(-1), lambda: -pull
+        away = x - self.mean
+        pull = away @ self.precision
+        return self.log_norm - 0.5 * (pull * away).sum(-1), lambda: -pull
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Exact samples (n, d)."""
-        return torch.randn(n, self.dim, generator=generator) @ self.root.mT
+        return self.mean + torch.randn(n, self.dim, generator=generator) @ self.root.mT
 
 
 class StudentT(ClosedForm):
