@@ -18,6 +18,9 @@ LABELS = {
 }
 
 
+FAR = 20.0  # see `_zoom`
+
+
 def interval(cell: dict | None, runs: int | None = None) -> tuple[float, float] | None:
     """95% t interval of the mean over runs; None without a spread.
 
@@ -43,6 +46,9 @@ def forest(
 ):
     """Published values (open) above ours (filled, each seed a dot), with 95% t intervals.
 
+    A mean far off all others, of a training that diverged, would squeeze these into one line: it is
+    an arrow at the edge, with its value.
+
     Args:
         lines: (label, published, ours), the first on top; {"mean", "std"} and {"mean", "std",
             "values"}, or None.
@@ -57,6 +63,7 @@ def forest(
     mine = [(last - i - 0.12, ours, None) for i, (*_, ours) in enumerate(lines) if ours]
     _points(ax, papers, ORANGE, "white", "paper")
     _points(ax, mine, BLUE, BLUE, "ours")
+    _zoom(ax, papers, mine)
     # Equal values would hide each other: each seed has its own height.
     seeds = [
         (value, y - 0.12 - 0.2 * k / max(4, len(cell["values"])))
@@ -80,6 +87,34 @@ def forest(
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(-0.6, last + 0.5)
     return ax
+
+
+def _zoom(ax, papers: list, mine: list) -> None:
+    """Leave means outside that are further from the middle half of all than FAR times its width."""
+    cells = papers + mine
+    means = sorted(cell["mean"] for _, cell, _ in cells)
+    if not means:
+        return
+    first, third = (means[round(q * (len(means) - 1))] for q in (0.25, 0.75))
+    reach = FAR * max(third - first, 1e-3 * abs(third), 1e-6)
+    near = [cell for cell in cells if first - reach <= cell[1]["mean"] <= third + reach]
+    if len(near) == len(cells):
+        return
+    inside = [cell["mean"] for _, cell, _ in near]
+    ends = [end for _, cell, runs in near for end in interval(cell, runs) or (cell["mean"],) * 2]
+    low, high = min(inside), max(inside)
+    margin = max((high - low) / 2, reach / FAR)
+    low, high = max(low - margin, min(ends)), min(high + margin, max(ends))
+    ax.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    for y, cell, _ in cells:
+        if not low <= (mean := cell["mean"]) <= high:
+            right, value = mean > high, f"{mean:,.{0 if abs(mean) >= 10 else 1}f}"
+            ax.annotate(
+                f"{value} →" if right else f"← {value}", (0.99 if right else 0.01, y),
+                xycoords=ax.get_yaxis_transform(), ha="right" if right else "left", va="center",
+                color=ORANGE if (y, cell) in [part[:2] for part in papers] else BLUE,
+                fontsize="small", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )  # fmt: skip
 
 
 def _points(ax, cells: list, colour: str, face: str, label: str) -> None:

@@ -54,6 +54,7 @@ import tempfile
 import textwrap
 import warnings
 from functools import partial
+from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -862,7 +863,8 @@ for name, (wrong, size) in energies().items():
         textwrap.shorten(text.split("Error: ")[-1], 62, placeholder=" …")
         for text in told
     ]
-    lines.append(f"| {name} | " + " | ".join(short) + " |")
+    shown = [escape(text) for text in short]  # there is a <lambda> in some
+    lines.append(f"| {name} | " + " | ".join(shown) + " |")
 display(Markdown("\n".join(lines)))
 
 # %% tags=["hide-input"]

@@ -456,7 +456,8 @@ def picture(task):
     data = base64.b64encode((FOLDER / f"{task}.svg").read_bytes()).decode()
     title = escape(TITLES.get(task, task))
     alt = f"{title}: dot plots of the paper's means and ours by method"
-    caption = f"{title}. Open: the paper; filled: ours, each seed a dot."
+    caption = f"{title}. Open: the paper; filled: ours, each seed a dot. "
+    caption += "An arrow is a mean far outside."
     return (
         f'<figure><img alt="{alt}" style="width:100%;background:white" '
         f'src="data:image/svg+xml;base64,{data}">'

@@ -598,6 +598,26 @@ def test_the_figure_is_the_same_for_the_same_results_and_survives_any_name(task)
     assert ("T|B" in " ".join(texts)) == (task == "25gmm") == ("floor" in texts)
 
 
+def test_a_mean_that_is_far_off_is_an_arrow_and_squeezes_no_other():
+    from matplotlib.figure import Figure
+
+    from gfnlite.forest import forest as lines
+
+    near = [
+        (name, {"mean": m, "std": 0.5}, None) for name, m in zip("abcd", (4, 5, 6, 8), strict=True)
+    ]
+    for mean, std, said in (
+        (4037.0, 6975.0, ["4,037 →"]),
+        (-300.0, 9.0, ["← -300"]),
+        (9.0, 1.0, []),
+    ):
+        ours = {"mean": mean, "std": std, "values": [mean - std, mean + std]}
+        ax = lines([*near, ("e", None, ours)], ax=Figure().subplots())
+        low, high = ax.get_xlim()
+        assert [text.get_text() for text in ax.texts] == said
+        assert low < 4 and 8 < high and high - low < (20 if said else 30)
+
+
 def test_the_figure_shows_each_value_where_it_is():
     _, result = hostile()
     from matplotlib.figure import Figure
