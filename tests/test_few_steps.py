@@ -120,7 +120,8 @@ def test_the_presets_are_what_was_measured_to_be_best():
     assert EXTRAS["Few"] == {"coarse_steps": steps, "coarse_fraction": fraction}
     quick = gl.preset("25gmm", few_steps.METHODS["25gmm"], "quick")
     assert (quick.coarse_steps, quick.coarse_fraction) == (steps, fraction)
-    assert gl.GFNDiffusion(gl.gmm25).config.coarse_steps == steps  # who sets nothing has it too
+    assert quick == gl.GFNDiffusion(gl.gmm25, steps=quick.steps).config  # who sets little has it
+    assert gl.GFNDiffusion(gl.gmm25).config.coarse_steps == steps  # and who sets nothing
 
 
 def test_quick_trains_manywell_on_what_is_best_in_its_time():
