@@ -88,7 +88,8 @@ def reverse_kl(trajectory: Trajectory) -> Tensor:
 def mle(trajectory: Trajectory) -> Tensor:
     """Maximum likelihood of trajectories destroyed from samples, up to a constant: their EUBO.
 
-    The trajectories must come from a backward rollout; P_B, which drew them, learns nothing here.
+    The trajectories must come from a backward rollout, and from a `differentiable` one if P_B,
+    which drew them, is learned: the mirror image of reverse KL.
     """
     tr = trajectory
-    return (tr.log_terminal + tr.ratio_pb.detach().sum(0) - tr.ratio_pf.sum(0)).mean()
+    return (tr.log_terminal + tr.ratio_pb.sum(0) - tr.ratio_pf.sum(0)).mean()

@@ -116,7 +116,6 @@ def _proposal(noise: Tensor, ratio: Tensor) -> Tensor:
     return 0.5 * (noise.square() * (ratio - 1) - ratio.log()).sum((0, 2))
 
 
-@torch.no_grad()
 def backward_rollout(
     policy: Policy,
     process,
@@ -125,6 +124,7 @@ def backward_rollout(
     x1: Tensor,
     condition: Tensor | None = None,
     generator: Generators = None,
+    differentiable: bool = False,
     forward_looking: bool = False,
     log_reward: Tensor | None = None,
     record: bool = False,
@@ -132,31 +132,33 @@ def backward_rollout(
 ) -> Trajectory:
     """Destroy the points `x1` (S B, d) by P_B, and weigh the trajectories as if P_F had made them.
 
-    `log_reward` (S B,) spares the energy calls at `x1` where it is known; `record` and
+    `log_reward` (S B,) spares the energy calls at `x1` where it is known; `differentiable` keeps
+    the graph through the states, as maximum likelihood needs it to learn P_B; `record` and
     `repeats` as above.
     """
     steps, sigma2 = t if isinstance(t, Steps) else process.steps(t, x1.device), process.sigma2
     eps = normal((len(steps), *x1.shape), x1.device, generator)
     eps *= (sigma2 * steps.g).sqrt()[:, None, None]
     x, states, context = x1[None], [x1[None]], None
-    if policy.backward_net is not None:
-        context = BackwardTerm(policy, process, steps, condition, repeats).context()
-    for i in reversed(range(len(steps))):
-        step, back = eps[i], x
-        if context is not None and (i > 0 or not process.pinned):
-            at = context.at(slice(i, i + 1))
-            v, s = policy.backward_head(policy.step(x, at), at)
-            step = torch.addcmul((0.5 * s).exp() * step, v, steps.g[i])
-        x = torch.addcmul(step, back, steps.b[i])
-        states.append(x)
-    x = torch.cat(states[::-1])
-    score = None
-    if policy.langevin is not None:
-        score = _at_all(target.score, x[:-1], condition)
-    term = ForwardTerm(policy, process, steps, condition, repeats).at(x, score)
-    return _trajectory(
-        term, x, term.evaluate(record), target, forward_looking, record, log_reward=log_reward
-    )
+    with torch.set_grad_enabled(differentiable):
+        if policy.backward_net is not None:
+            context = BackwardTerm(policy, process, steps, condition, repeats).context()
+        for i in reversed(range(len(steps))):
+            step, back = eps[i], x
+            if context is not None and (i > 0 or not process.pinned):
+                at = context.at(slice(i, i + 1))
+                v, s = policy.backward_head(policy.step(x, at), at)
+                step = torch.addcmul((0.5 * s).exp() * step, v, steps.g[i])
+            x = torch.addcmul(step, back, steps.b[i])
+            states.append(x)
+        x = torch.cat(states[::-1])
+        score = None
+        if policy.langevin is not None:
+            score = _at_all(target.score, x[:-1], condition)
+        term = ForwardTerm(policy, process, steps, condition, repeats).at(x, score)
+        return _trajectory(
+            term, x, term.evaluate(record), target, forward_looking, record, log_reward=log_reward
+        )
 
 
 def _trajectory(

@@ -79,7 +79,10 @@ def update(team: Team, kind: str, inputs: dict[str, Tensor]) -> tuple[Tensor, Tr
     name = config.objective
     if kind == "replayed":
         name = config.replay_objective or name
-        trajectory = team.rollout(steps, record=True, repeats=repeats, **inputs)
+        path_wise = name == "mle" and config.learn_backward
+        trajectory = team.rollout(
+            steps, differentiable=path_wise, record=not path_wise, repeats=repeats, **inputs
+        )
     else:
         path_wise = name == "reverse_kl"
         trajectory = team.rollout(
@@ -98,7 +101,7 @@ def update(team: Team, kind: str, inputs: dict[str, Tensor]) -> tuple[Tensor, Tr
         streams = team.generators("train"), team.generators("grid")
         team.data(team.policy, *streams).sum().backward(inputs=parameters)
         loss_of = _scaled(loss_of, team)
-    if name == "reverse_kl":
+    if path_wise:
         losses = torch.stack([loss_of(run) for run in trajectory.split()])
         losses.sum().backward(inputs=parameters)  # not a user's energy's
     else:

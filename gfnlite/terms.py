@@ -85,8 +85,11 @@ class Term(ABC):
     def evaluate(self, keep: bool) -> Tensor:
         """The term at its transitions (T - first, S B); what is kept `pull` need not compute."""
         context, parts = self.context(), [self.x.new_zeros((0, self.x.shape[1]))]
+        chunks = self.chunks(self.x.shape[1])
+        if torch.is_grad_enabled():  # the derivative of each slice would be as large as the whole
+            chunks = [slice(self.first, len(self.t))]
         with large_matmuls(CPU_ROWS, self.t.device):
-            for where in self.chunks(self.x.shape[1]):
+            for where in chunks:
                 at = context.at(where)
                 block = self.policy.values(self.x[where], at)
                 if keep:

@@ -28,6 +28,13 @@ WAYS = {
     "local search": SEARCH,
     "maximum likelihood": SEARCH | {"replay_objective": "mle", "replay_priority": "weight"},
     "particles": {"replay_ratio": 1.0, "prefill": 50, "replay_objective": "mle"},
+    "learned destruction": {
+        "replay_ratio": 1.0,
+        "prefill": 50,
+        "replay_objective": "mle",
+        "learn_backward": True,
+        "learn_variance": True,
+    },
     "looking forward": {"objective": "subtb", "forward_looking": True, "replay_ratio": 0.25},
     "db, langevin": {"objective": "db", "langevin": True},
     "pis": {
