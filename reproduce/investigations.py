@@ -1,9 +1,13 @@
-"""Questions that the tables raise, each with runs that differ in one setting: investigations.yaml.
+"""Questions, each with runs that differ in few settings: investigations.yaml and beyond.yaml.
 
-Results are results/investigations.json, {"investigations": [{"name", "question", "task", "against",
-"answer", "rows"}]}, and a row is {"what", "method", "settings", "command", "seeds", "metrics", "p",
-"runs", "commit", "device"}: "p" has Welch's p-value against each column of the paper's row, not
-corrected, where both have a spread. A row without seeds has not been run.
+Those of the first are raised by the tables: each is asked "against" a row of the paper's, and has
+an answer. Those of the second go beyond the paper, and are answered by their numbers alone.
+
+Results are results/investigations.json and beyond.json, {"investigations": [{"name", "question",
+"task", "against", "answer", "rows"}]}, and a row is {"what", "method", "profile", "settings",
+"command", "seeds", "metrics", "p", "runs", "commit", "device"}: "p" has Welch's p-value against
+each column of the paper's row, not corrected, where both have a spread. A row without seeds has not
+been run.
 """
 
 from pathlib import Path
@@ -15,10 +19,12 @@ from .reasons import KINDS
 from .table import published
 from .verdict import ours, welch
 
-__all__ = ["read", "run_of", "tell"]
+__all__ = ["FILES", "read", "run_of", "tell"]
 
 KEYS = {"name": str, "question": str, "task": str, "against": str, "answer": str, "rows": list}
-ROW_KEYS = {"what": str, "method": str, "set": dict, "seeds": list}
+ROW_KEYS = {"what": str, "method": str, "profile": str, "set": dict, "seeds": list}
+FILES = ("investigations", "beyond")
+OPTIONAL = {"against", "answer"}  # both or none
 KEPT = ("seeds", "metrics", "runs", "commit", "device")
 
 
@@ -31,11 +37,12 @@ def read(path: Path) -> list[dict]:
     """
     found = _list(path.name, (read_yaml(path) if path.exists() else None) or [])
     for entry in found:
-        _shape(path.name, entry, KEYS, set(KEYS))
+        free = set() if OPTIONAL & entry.keys() else OPTIONAL
+        _shape(path.name, entry, KEYS, set(KEYS) - free)
         where = f"{path.name}: {entry['name']}"
-        if not entry["answer"].startswith(KINDS):
+        if not free and not entry["answer"].startswith(KINDS):
             raise BadInput(f"{where}: answer must start with {' or '.join(map(repr, KINDS))}")
-        if entry["against"] not in published(entry["task"])["rows"]:
+        if not free and entry["against"] not in published(entry["task"])["rows"]:
             raise BadInput(f"{where}: against={entry['against']!r} is no row of the paper's table")
         for row in _list(where, entry["rows"]):
             _shape(where, row, ROW_KEYS, {"what", "method"})
@@ -47,14 +54,14 @@ def read(path: Path) -> list[dict]:
 
 
 def run_of(task: str, row: dict) -> Run:
-    """The run of a row, in the paper's profile.
+    """The run of a row, in the paper's profile if it names none.
 
     Raises:
-        BadInput: for a task, a method, a setting or seeds that are not allowed.
+        BadInput: for a task, a method, a profile, a setting or seeds that are not allowed.
     """
     only = [f"task={task}", f"method={row['method']}"]
-    seeds = row.get("seeds")
-    (run,) = experiments.load("full", seeds, row.get("set"), only)
+    profile, seeds = row.get("profile", "full"), row.get("seeds")
+    (run,) = experiments.load(profile, seeds, row.get("set"), only)
     return run
 
 
@@ -63,7 +70,7 @@ def tell(entries: list[dict], rows: list[dict], before: Path) -> dict:
 
     Args:
         entries: from `read`.
-        rows: from `report.collect`, and the committed ones of the full profile.
+        rows: from `report.collect`, and the committed ones.
         before: the file that this replaces.
     """
     known: dict[tuple, dict] = {}
@@ -75,18 +82,18 @@ def tell(entries: list[dict], rows: list[dict], before: Path) -> dict:
             known[name] = row
     told = []
     for entry in entries:
-        paper = published(entry["task"])["rows"][entry["against"]]
+        paper = published(entry["task"])["rows"][entry["against"]] if "against" in entry else {}
         made = []
         for row in entry["rows"]:
             run = row["run"]
             found = known.get((run.name,), {"seeds": [], "metrics": {}, "runs": []})
-            cells = {"what": row["what"], "method": run.method, "settings": dict(run.overrides)}
-            usual = run_of(entry["task"], {"method": run.method}).seeds
+            cells = {"what": row["what"], "method": run.method, "profile": run.profile}
+            cells |= {"settings": dict(run.overrides)}
+            usual = run_of(entry["task"], {"method": run.method, "profile": run.profile}).seeds
             cells |= {"command": experiments.command(run, usual)}
             cells |= {name: found.get(name) for name in KEPT}
             made.append(cells | {"p": _p(cells, paper)})
-        names = ("name", "question", "task", "against", "answer")
-        told.append({name: entry[name] for name in names} | {"rows": made})
+        told.append({name: entry[name] for name in KEYS if name in entry} | {"rows": made})
     return {"investigations": told}
 
 

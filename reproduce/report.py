@@ -134,14 +134,16 @@ def write_committed(
     A new run replaces the committed row of its method and profile, and its picture, unless it has
     fewer seeds: then the committed one stays and `notes` says so (with `replace`, it goes too).
     A run of uncommitted or unknown code is left out and noted, unless `allow_dirty`. Smoke runs
-    stay out, and runs with changed settings unless investigations.yaml asks for them; its answers
-    are written beside the tables, and small pictures of the full rows' samples. All tables are
-    judged anew, with the reasons of reasons.yaml as it is now.
+    stay out, and runs with changed settings unless investigations.yaml or beyond.yaml asks for
+    them; what these know is written beside the tables, and small pictures of the full rows'
+    samples. All tables are judged anew, with the reasons of reasons.yaml as it is now.
 
     Raises:
         BadInput: for a reason that no cell of the tables needs. Then nothing is written.
     """
-    committed, asked = read_committed(), investigations.read(FOLDER.parent / "investigations.yaml")
+    committed, asked = read_committed(), {}
+    for name in investigations.FILES:
+        asked[name] = investigations.read(FOLDER.parent / f"{name}.yaml")
     if not allow_dirty:
         rows = [row for row in rows if not _dirty(row, notes)]
     changed = [row for row in rows if row["changed"]]
@@ -159,12 +161,13 @@ def write_committed(
         results[task] = table(task, kept + new, entries.get(task))
     reasons.check_tasks(entries, results)
     written = [path for result in results.values() for path in _write(result)]
-    full = [row for result in results.values() for row in result["rows"]]
-    full = [row for row in full if row["seeds"] and row["profile"] == "full"]
+    told = [row for result in results.values() for row in result["rows"] if row["seeds"]]
+    full = [row for row in told if row["profile"] == "full"]
     written += _write_pictures([row["runs"][0] for row in full], notes)
-    path = FOLDER / "investigations.json"
-    if asked:
-        written += _changed(path, as_json(investigations.tell(asked, full + changed, path)))
+    for name, entries in asked.items():
+        path = FOLDER / f"{name}.json"
+        if entries:
+            written += _changed(path, as_json(investigations.tell(entries, told + changed, path)))
     for row in rows:
         if (row["task"], row["method"], row["profile"]) == PICTURE:
             folder = experiments.RUNS / row["runs"][0]

@@ -58,6 +58,7 @@ def test_samples_of_it_have_its_moments():
     assert (torch.cov(u) - torch.eye(3)).abs().max() < math.sqrt(2) * bound
 
 
+@pytest.mark.equation("eq-13-coordinates")
 @pytest.mark.parametrize("process", ["pinned", "vp"])
 def test_densities_in_the_targets_coordinates_make_the_weight(process):
     sampler = gl.GFNDiffusion(
@@ -95,6 +96,7 @@ def test_coordinates_and_back():
     assert torch.allclose(log_reward, seen.log_z + standard, atol=1e-2)
 
 
+@pytest.mark.equation("eq-13-unit")
 def test_sigma2_is_between_the_whole_and_the_finest():
     target = gl.GMM(1000 + 30 * gl.gmm25.means, 900 * 0.3)
     seen = standardised(target, 1.7, "cpu")
