@@ -132,7 +132,7 @@ class Config(Settings):
             (
                 self.detach_score and not (self.langevin and self.objective == "reverse_kl"),
                 f"detach_score=True with objective={self.objective!r}, langevin={self.langevin}: "
-                "only reverse_kl differentiates states, and only with langevin there is a score",
+                "only reverse_kl can hold the score fixed, and only with langevin there is one",
             ),
             (
                 not replay and (self.replay_objective or self.ls_every or self.prefill) is not None,

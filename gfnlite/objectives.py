@@ -88,8 +88,9 @@ def reverse_kl(trajectory: Trajectory) -> Tensor:
 def mle(trajectory: Trajectory) -> Tensor:
     """Maximum likelihood of trajectories destroyed from samples, up to a constant: their EUBO.
 
-    The trajectories must come from a backward rollout, and from a `differentiable` one if P_B,
-    which drew them, is learned: the mirror image of reverse KL.
+    The trajectories must come from a backward rollout. P_B, which drew them, learns from them if
+    that was a `differentiable` one: the mirror image of reverse KL. Else it learns nothing.
     """
     tr = trajectory
-    return (tr.log_terminal + tr.ratio_pb.sum(0) - tr.ratio_pf.sum(0)).mean()
+    ratio_pb = tr.ratio_pb if tr.x.requires_grad else tr.ratio_pb.detach()
+    return (tr.log_terminal + ratio_pb.sum(0) - tr.ratio_pf.sum(0)).mean()

@@ -24,8 +24,8 @@
 # coordinates by better ones and the fixed destruction by a learned one, an ingredient at a time, and
 # see what each is worth.
 #
-# **You will be able to** say which of them a sampler needs that is not good enough yet, what each
-# costs, and which ones failed here.
+# **You will be able to** say which of them to try when a sampler is not good enough, what each costs,
+# and what failed here.
 #
 # **You need** [Is it right?](06_is_it_right) and [Manywell](07_manywell). **Time**: 20 minutes to
 # read, two minutes to run on one CPU core.
@@ -45,6 +45,7 @@ if os.path.isdir(book):  # also when the kernel is started again
 
 # %%
 import json
+import math
 import os
 from html import escape
 from pathlib import Path
@@ -86,81 +87,90 @@ Markdown(config.markdown())
 # %% [markdown]
 # ## Maximum likelihood of destroyed particles
 #
-# Let $x_1 \sim \pi = R / Z$, and destroy it by $P_B$. The trajectory so made has the density
-# $\pi(x_1) P_B(\tau \mid x_1)$; the sampler gives it the density $P_F(\tau)$. How likely does it think
-# it is?
+# Let $x_1$ be a sample of the target, $R / Z$, and destroy it by $P_B$. Trajectories so made have the
+# law $Q(\tau) = R(x_1) \prod P_B / Z$ ([Notation](../book/notation)); the sampler's own have the law
+# $P_F(\tau)$. How likely does it think $Q$'s are?
 #
 # :::{prf:proposition} What the likelihood descends
 # :label: prop-13-mle
 # $$
-# \mathbb E_{\pi P_B}\big[\log w\big] = \mathrm{EUBO}
-# = \log Z + \mathrm{KL}\big(\pi P_B \,\|\, P_F\big) ,
+# \mathbb E_Q\big[\log w\big] = \mathrm{EUBO} = \log Z + \mathrm{KL}\big(Q \,\|\, P_F\big) ,
 # $$ (eq-13-mle)
 #
-# so that to maximise $\mathbb E[\log P_F(\tau)]$ over $P_F$ is to bring the EUBO down to $\log Z$.
+# so that to maximise $\mathbb E_Q[\log P_F(\tau)]$ over $P_F$ is to bring the EUBO down towards $\log Z$.
 # :::
 #
 # :::{dropdown} Proof
-# $\log w = \log R(x_1) + \log P_B - \log P_F = \log Z + \log \big(\pi P_B / P_F\big)$. The expectation of
-# the last term under $\pi P_B$ is the divergence. Of all that, only $-\log P_F$ depends on $P_F$.
+# $\log w = \log R(x_1) + \sum \log P_B - \sum \log P_F = \log Z + \log (Q / P_F)$. The expectation of
+# the last term under $Q$ is the divergence. Of all that, only $-\log P_F$ depends on $P_F$.
 # :::
 #
-# There is nothing to explore and no mode to lose: each is in the batch as often as it should be.
-# No energy is called while the network learns, and a trajectory of any grid of times is drawn in
-# one go. Two prices are paid. The particles must be right, as from particles $\hat\pi$ the sampler
-# learns $\hat\pi$: they come from annealed sequential Monte Carlo {cite:p}`delmoral2006`, started as wide
-# as a pilot finds that it must be. And nothing says where *not* to go: what the sampler makes between
-# two modes is never looked at, so that it needs networks that do not invent mass there. `MLE` in a
+# There is nothing to explore, and no mode that the particles have is lost: it is in the batch as often
+# as it is among them. No energy is called while the network learns, and a trajectory on any grid of
+# times is drawn in one go. Two prices are paid. The particles must be right, as from wrong ones the
+# sampler learns what is wrong: they come from annealed sequential Monte Carlo
+# {cite:p}`delmoral2006`, 20,000 of them. And mass that goes elsewhere is cheap: a share $q$ of the samples
+# between the modes costs the EUBO about $q$ nats and no more, while the ELBO may lose many. `MLE` in a
 # method's name means this; `LV` that $P_F$ also learns its variances {cite:p}`gritsaev2025adaptive`.
 #
 # ## Coordinates of their own
 #
 # A shift of the origin, a unit of length, a correlation: nothing that a network should have to learn.
-# The particles know all of it. With their mean $m$ and covariance $C = L L^\top$, and a diagonal $D$,
-# train in $e$, where
+# A pilot of particles knows all of it. With their mean $m$ and covariance $C = L L^\top$, and a diagonal
+# $D$, train in $y$, where
 #
 # $$
-# x = m + L D e, \qquad \tilde R(e) = R(m + L D e)\, \lvert \det L D \rvert .
+# x = m + L D y, \qquad \tilde R(y) = R(m + L D y)\, \lvert \det L D \rvert .
 # $$ (eq-13-coordinates)
 #
 # :::{prf:proposition} The same weights
 # :label: prop-13-same
-# $\int \tilde R = \int R$; and a sampler in $e$, whose states are read as $x = m + L D e$, has the same
+# $\int \tilde R = \int R$; and a sampler in $y$, whose states are read as $x = m + L D y$, has the same
 # $\log w$ in both coordinates.
 # :::
 #
 # :::{dropdown} Proof
-# The first is substitution. For the second, the density in $x$ of each transition is that in $e$, over
-# $\lvert \det L D \rvert$: $T$ such factors in $P_F$, and in $P_B$ one less, since its last transition, to the
-# pinned start, is certain; the last is the one in $\tilde R$. They cancel.
+# The first is substitution. For the second, the density in $x$ of each transition is that in $y$, over
+# $\lvert \det L D \rvert$. Generation has $T$ such factors, and one more for a start that is drawn;
+# destruction has as many as it has transitions with a density, which is one less where the start is
+# pinned; and one is in $\tilde R$. They cancel.
 # :::
 #
-# $D$ is what makes the process fit in every coordinate: with
+# $D$ makes the process fit in every coordinate. It is chosen so that, for every $i$, the right side of
 #
 # $$
-# \sigma^2 = \sqrt{\mathbb E\big[e_i^2\big] \,\big/\, \mathbb E\big[(\partial_i \log \tilde R)^2\big]} ,
+# \sigma^2 = \sqrt{\mathbb E\big[y_i^2\big] \,\big/\, \mathbb E\big[(\partial_i \log \tilde R)^2\big]}
 # $$ (eq-13-unit)
 #
-# $\sigma$ is the geometric mean of the width of the whole and of the finest structure. Of a Gaussian
-# target nothing is left to learn: it is $\mathcal N(0, \sigma^2 I)$, where the process ends anyway. In a
-# method's name this is `Std`. The default of `GFNDiffusion(energy, dim)` is `MLE+LV+Std`, untuned.
+# is the $\sigma^2$ in use, which is 1; the expectations are over the particles. Then $\sigma$ is the
+# geometric mean of the width of the whole and of the finest structure. Of a Gaussian target nothing
+# is left to learn: it has become $\mathcal N(0, \sigma^2 I)$, where the process ends anyway. In a method's
+# name this is `Std`. It also says how wide the particles have to start; without it, that is the task's
+# own $\sigma^2$ and exploration. The default of `GFNDiffusion(energy, dim)` is `MLE+LV+Std`.
 #
 # ## A destruction that is learned
 #
-# With few steps no $P_F$ is good enough: reversing a *long* step of a fixed $P_B$ is not Gaussian,
-# whatever mean and variance the network gives. But $P_B$ is ours to choose. The right side of
-# {eq}`eq-13-mle` is a divergence of two processes, and can be made smaller from either side:
+# With few steps no Gaussian $P_F$ is good enough: the reverse of a *long* step of a fixed $P_B$ is not
+# Gaussian, whatever mean and variance the network gives. But $P_B$ is ours to choose. The divergence in
+# {eq}`eq-13-mle` can be made smaller from either side:
 #
 # $$
-# \min_{P_F} \min_{P_B} \; \mathrm{KL}\big(\pi P_B \,\|\, P_F\big) .
+# \min_{P_F} \min_{P_B} \; \mathrm{KL}\big(Q \,\|\, P_F\big) .
 # $$ (eq-13-both)
 #
-# For $P_B$ the gradient goes through the states that it draws, $x_k = \mu_B(x_{k+1}) + s_B(x_{k+1})\,
-# \varepsilon$, with the noise $\varepsilon$ held. That is the mirror image of reverse KL, whose gradient goes
-# through the states of $P_F$, with the one difference that matters: here the trajectories start from
-# where the mass is, so that none can be lost. `LB` in a method's name means that the backward process
-# is learned, on a correction of the bridge's mean and variance. It costs $T$ evaluations of the
-# network one after another where a fixed destruction needs none.
+# The learned $P_B$ corrects the mean and the variance of the fixed one,
+#
+# $$
+# x_{t_i} = b_i\, x_{t_{i+1}} + g_i\, v(x_{t_{i+1}})
+# + \sqrt{\sigma^2 g_i\, e^{s(x_{t_{i+1}})}}\; \varepsilon_i ,
+# $$ (eq-13-learned)
+#
+# where $b_i = t_i / t_{i+1}$ and $g_i = (t_{i+1} - t_i)\, b_i$ are those of the bridge, and $v$ and $s$ the
+# network's. Its gradient goes through the states that it draws, with the noise $\varepsilon_i$ held. That
+# is the mirror image of reverse KL, whose gradient goes through the states of $P_F$, with the one
+# difference that matters: these trajectories start from where the mass is, so that none can be lost. `LB`
+# in a method's name means this. It costs $T$ evaluations of the network one after another where a
+# fixed destruction needs none, and a gradient back through all of them.
 #
 # ## Train it
 #
@@ -180,7 +190,7 @@ calls = f"{sampler.energy_calls:,} energy calls"
 print(f"{sampler.seconds:.0f} s and {calls} a seed")
 pd.DataFrame({f"seed {s}": dict(e.rows()) for s, e in evaluations.items()})
 
-# %% mystnb={"figure": {"name": "fig-13-samples", "caption": "2,000 samples on the target's contours, and the share of 20,000 samples in each mode over the share that it should have. No setting was chosen for this target."}, "image": {"alt": "Left: scatter of samples on contours of the target's modes. Right: bars of relative mode weight, all near the dashed line at one."}}
+# %% mystnb={"figure": {"name": "fig-13-samples", "caption": "2,000 samples on the target's contours, and the share of 20,000 samples in each mode over the share that it should have."}, "image": {"alt": "Left: scatter of samples on contours of the target's modes. Right: bars of relative mode weight, all near the dashed line at one."}}
 _, x, _ = draw(sampler, min(5000, n_samples))
 figure, (left, right) = plt.subplots(
     1, 2, figsize=(9.5, 4.2), width_ratios=[1, 1.15]
@@ -200,10 +210,13 @@ plt.show()
 # %% [markdown]
 # ## The ladder
 #
-# From the paper's best row to ours. Each line adds what it names to the line above, and nothing
-# else; the first is the paper's, at its full length, the next three train for minutes, the last for
-# as long as it takes to go no further. Means and standard deviations of the seeds; seconds are of one
-# seed on one CPU core, and energy calls count all, particles and pilot included.
+# From the row of the paper's that did best here to ours. The first line is the paper's, at its full
+# length; the next replaces its exploration, search and loss. From there each line adds what it names
+# to the line above. Three of them train for minutes; the last, with half the learning rate and a longer
+# decay of it, for up to an hour. Means and standard deviations over seeds; seconds are a seed's share of
+# seeds that were trained together, on the device that the table names, where a CPU is one core of a
+# machine that did other work as well; energy calls count all, those of particles and pilot included;
+# modes are those with at least a fifth of their mass.
 
 # %% tags=["hide-input", "helpers"]
 here = Path.cwd()
@@ -257,6 +270,7 @@ def lines(name):
             "modes": f"{m['modes']['mean']:.3g}" if m else "",
             "calls": f"{m['energy_calls']['mean'] / 1e6:.3g}M" if m else "",
             "seconds": f"{m['seconds']['mean']:.0f}" if m else "",
+            "device": row["device"] or "",
         }
 
 
@@ -284,7 +298,7 @@ ladder("ladder-25gmm")
 # %% tags=["hide-input"]
 ladder("ladder-manywell32")
 
-# %% mystnb={"figure": {"name": "fig-13-ladder", "caption": "Both gaps of every line of the two tables, mean and range of the seeds. A sampler is right where both are small."}, "image": {"alt": "Two panels with a row for each rung; two points in each, for the gap of the ELBO and of the EUBO, on a logarithmic axis; they move to the left from rung to rung."}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-13-ladder", "caption": "Both gaps of every line of the two tables, mean and range of the seeds. A sampler is right where both are small."}, "image": {"alt": "Two panels with a row for each rung; two points in each, for the gap of the ELBO and of the EUBO, on a logarithmic axis; the tables have the numbers."}} tags=["hide-input"]
 NAMES = {"elbo": ("log Z − ELBO", BLUE), "eubo": ("EUBO − log Z", ORANGE)}
 
 
@@ -323,43 +337,45 @@ if shown := [name for name in both if name in ASKED]:
 # %% [markdown]
 # ## Fewer steps
 #
-# With ten steps a sampler is ten times as fast, and ten times as coarse. The ladder at $T = 10$:
+# With ten steps a sampler is ten times as fast, and ten times as coarse. The ladder at $T = 10$, from a
+# trajectory balance that explores:
 
 # %% tags=["hide-input"]
 ladder("ten-steps")
 
-# %% mystnb={"figure": {"name": "fig-13-steps", "caption": "Both gaps on 25GMM against the number of steps, trained for minutes. Grey: the least gap of the ELBO that any drift reaches with a fixed variance and a fixed destruction. A learned destruction buys more than ten times as many steps do."}, "image": {"alt": "Two log-log panels of a gap against the number of steps; in each the line of the learned destruction lies below that of the fixed one, and in the left one below the grey line of the floor."}} tags=["hide-input"]
-WAYS = {"fixed": ("MLE+LV+Std", GREY), "learned": ("MLE+LV+LB+Std", BLUE)}
+# %% mystnb={"figure": {"name": "fig-13-steps", "caption": "Both gaps on 25GMM against the number of steps after 4,000 iterations each, mean and range of the seeds. Dotted: the least gap of the ELBO that any drift reaches with a variance and a destruction that are both fixed, at the paper's variance. From 50 steps on the training is on 20 random ones first, as usual."}, "image": {"alt": "Two log-log panels of a gap against the number of steps, each with a line for a fixed and one for a learned destruction; the left one also has a dotted line for the floor."}} tags=["hide-input"]
+WAYS = {"fixed": ORANGE, "learned": BLUE}
 
 
-def by_steps(method, metric):
-    """(T, gaps) of every quick run of a method on 25GMM, whatever T."""
+def by_steps(way, metric):
+    """(T, gaps) of the runs with one destruction, whatever T."""
+    entry = ASKED.get("steps", {"rows": []})
     found = {}
-    for name in ("steps", "ten-steps", "did-not-pay"):
-        for row in ASKED[name]["rows"] if name in ASKED else []:
-            changed = row["settings"].keys() - {"steps", "coarse_steps"}
-            alike = row["method"] == method and row["profile"] == "quick"
-            if alike and changed <= {"iterations"} and row["seeds"]:
-                steps = row["settings"].get("steps", 100)
-                found[steps] = gap(ASKED[name], row, metric)
+    for row in entry["rows"]:
+        if row["what"] == way and row["seeds"]:
+            steps = row["settings"].get("steps", 100)
+            found[steps] = gap(entry, row, metric)
     return sorted(found.items())
 
 
-if by_steps("MLE+LV+Std", "elbo"):
+if by_steps("fixed", "elbo"):
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True)
     for ax, (metric, (label, _)) in zip(axes, NAMES.items(), strict=True):
-        for way, (name, colour) in WAYS.items():
-            points = by_steps(name, metric)
+        for way, colour in WAYS.items():
+            points = by_steps(way, metric)
             steps = [t for t, _ in points]
             middle = [sum(v) / len(v) for _, v in points]
             ax.loglog(steps, middle, "o-", color=colour, label=way)
+            low, high = ([f(v) for _, v in points] for f in (min, max))
+            ax.vlines(steps, low, high, color=colour)
         ax.set_title(label)
         ax.set_xlabel("steps T")
-    steps = [t for t, _ in by_steps("MLE+LV+Std", "elbo")]
+        ax.set_xticks(steps, steps)
+        ax.xaxis.set_minor_locator(plt.NullLocator())
     least = [floor(gl.gmm25, t, 5.0) for t in steps]
-    axes[0].loglog(steps, least, ":", color=GREY, label="floor")
+    axes[0].loglog(steps, least, ":", color=GREY, label="floor, both fixed")
     axes[0].set_ylabel("nats")
-    axes[0].legend()
+    axes[0].legend(title="destruction")
     plt.show()
 
 # %% [markdown]
@@ -380,10 +396,12 @@ ladder("manywell128")
 # %% [markdown]
 # ## What was aimed at, and what was reached
 #
-# The best that we found published on these targets, what we set out for, and where we are. Published:
-# for 25GMM the paper's own best row {cite:p}`sendera2024` and an EUBO of {cite:t}`kim2025adaptive`; for
-# Manywell and 40GMM {cite:t}`kim2025scalable`; ten steps by {cite:t}`gritsaev2025adaptive`. The row
-# of the autoencoder is trained in [A posterior for each image](08_vae_conditional), which has the settings.
+# The best that we found published for a trained diffusion sampler on these targets, what we set out for,
+# and where we are. Published: 25GMM, an ELBO of {cite:t}`sendera2024` and an EUBO of
+# {cite:t}`kim2025adaptive`; in ten steps, {cite:t}`gritsaev2025adaptive`; Manywell and 40GMM,
+# {cite:t}`kim2025scalable`. (In the paper's own table GGNS, no sampler of this kind, is nearer on
+# 25GMM.) No diffusion sampler that we know of is published nearer to the posterior of an autoencoder
+# than its encoder is; ours is in [A posterior for each image](08_vae_conditional).
 
 # %% tags=["hide-input"]
 # target, question and line of ours, the best published and the aim of each
@@ -401,15 +419,18 @@ AIMS = [
 
 
 def reached(gaps, aim):
-    """Whether the means of both gaps are what was aimed at."""
+    """How many seeds have both gaps where they were aimed at."""
     if not all(gaps):
         return "not run"
-    means = [sum(values) / len(values) for values in gaps]
+    pairs = zip(*gaps, strict=True)
     if isinstance(aim, float):
-        return "yes" if sum(means) <= aim else "no"
-    pairs = zip(means, aim, strict=True)
-    held = all(a is None or mean <= a for mean, a in pairs)
-    return "yes" if held else "no"
+        held = [sum(pair) <= aim for pair in pairs]
+    else:
+        aims = [math.inf if a is None else a for a in aim]
+        held = [
+            lower <= aims[0] and upper <= aims[1] for lower, upper in pairs
+        ]
+    return f"{sum(held)} of {len(held)} seeds"
 
 
 def shown_aim(aim):
@@ -441,16 +462,15 @@ images = read(RESULTS / "vae_whitened.json").get("rows", [])
 for row in images:
     if row["seeds"] and row["profile"] == "full":
         m, below = row["metrics"], row["metrics"]["delta_log_z"]["values"]
-        encoder = m["encoder_elbo"]["mean"] - m["elbo"]["mean"]
+        ours, held = sum(below) / len(below), sum(v <= 1.5 for v in below)
+        encoder = ours + m["elbo"]["mean"] - m["encoder_elbo"]["mean"]
         table.append(
             {
                 "target": "autoencoder, mean of 100 images",
-                "published": f"{below[0] - encoder:.2f} (the encoder's)",
+                "published": f"our encoder has {encoder:.2f}",
                 "aim": "1.5",
                 "ours": spread(below),
-                "reached": "yes"
-                if sum(below) / len(below) <= 1.5
-                else "no",
+                "reached": f"{held} of {len(below)} seeds",
                 "calls": f"{m['energy_calls']['mean'] / 1e6:.3g}M",
                 "minutes": f"{m['seconds']['mean'] / 60:.0f}",
                 "runs": row["device"],
@@ -473,11 +493,13 @@ HTML(
 # ## A dozen densities that nobody tuned on
 #
 # Records on targets that one has looked at for months prove little. Here is the untouched default,
-# `GFNDiffusion(energy, dim).fit()`, on a dozen that no setting was chosen on, beside plain trajectory
-# balance, untouched as well: three seeds each, and the truth known. Made by
+# `GFNDiffusion(energy, dim).fit()`, on a dozen for which no setting was chosen, three seeds each. Some of
+# them should be easy for it: a shift, a unit and a correlation are what its coordinates take away. The
+# truth is known, but for logistic regression, whose $\log Z$ is from importance sampling. Beside it, plain
+# trajectory balance as it comes: $\sigma^2 = 1$, no exploration, no pilot. Made by
 # `python -m reproduce.bench.suite`; the densities are in `reproduce/bench/suite.py`.
 
-# %% mystnb={"figure": {"name": "fig-13-suite", "caption": "The gap of the ELBO (dots) and of the EUBO (triangles) of three seeds each; the axis ends at 100 nats, and what lies beyond is drawn at its edge. A density without exact samples has no EUBO."}, "image": {"alt": "A row for each of twelve densities; blue marks of the default lie left of grey ones of trajectory balance nearly everywhere; the funnel's and the 50-dimensional mixture's lie far right."}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-13-suite", "caption": "The gap of the ELBO (dots) and of the EUBO (triangles) of three seeds each; the axis ends at 100 nats, and what lies beyond is drawn at its edge. A density without exact samples has no EUBO."}, "image": {"alt": "A row for each of twelve densities; blue marks are the default's, grey ones those of plain trajectory balance."}} tags=["hide-input"]
 suite = read(RESULTS / "bench" / "suite.json").get("cells", [])
 COLOURS = {"default": BLUE, "plain TB": GREY}
 names = list(dict.fromkeys(cell["density"] for cell in suite))
@@ -537,59 +559,68 @@ for name in names:
 pd.DataFrame(lines_of_suite).style.hide(axis="index")
 
 # %% [markdown]
-# ## What did not pay
+# ## Ideas that we tried and dropped
 #
-# What sounded as good and was not: each line changes what it names in the first one.
+# Each line changes what it names in the first one.
 
 # %% tags=["hide-input"]
-ladder("did-not-pay")
+ladder("dropped")
 
 # %% [markdown]
-# Every second batch from the sampler itself, scored by trajectory balance, was to keep it from making
-# mass where none is. It does, and takes modes away with it: two losses that agree at the optimum
-# disagree on the way, and the squared one shouts louder.
-#
 # ## In five lines
 #
-# 1. Find with particles, learn from them: nothing to explore, no mode to lose, no energy while training.
+# 1. Find with particles, learn from them: nothing to explore, and no energy while training.
 # 2. Mean, scale and correlation belong into the coordinates, not into the network.
-# 3. Learned variances first; they are nearly free, and no fixed one can follow a long step.
+# 3. A learned variance costs next to nothing, and no fixed one can follow a long step.
 # 4. A learned destruction is what makes few steps enough: the same divergence, made smaller from both
 #    sides.
-# 5. The likelihood looks only where the mass is. Look at the ELBO too: it looks where the sampler goes.
+# 5. The likelihood looks where the mass is. Look at the ELBO too: it looks where the sampler goes.
 #
 # ## Exercises
 #
-# **1.** Suppose that the particles had missed all modes with $x_1 \le 0$. The sampler learns what they
-# are. Which metrics would know, seen from the whole target?
+# **1.** Suppose that the particles had missed all modes whose first coordinate is not positive. The
+# sampler learns what they are. Which of the two bounds would know, seen from the whole target?
 #
 # :::{dropdown} Solution
+# Train on that part, and weigh by the whole.
 # ```python
 # right = gl.gmm25.means[gl.gmm25.means[:, 0] > 0]
-# half = gl.GFNDiffusion(gl.GMM(right, 0.3), config=config).fit()
-# half.target = gl.gmm25  # what it is judged by from here on
-# half.evaluate(n_samples)
+# part = gl.GMM(right, 0.3, "ten modes")
+# half = gl.GFNDiffusion(part, config=config).fit()
+# generated, x, _ = draw(half, n_samples)
+# destroyed, y, _ = draw(half, n_samples, ends=gl.gmm25.sample)
+# bounds = {"ELBO": (generated, x), "EUBO": (destroyed, y)}
+# for name, (log_w, ends) in bounds.items():
+#     more = gl.gmm25.log_reward(ends) - part.log_reward(ends)
+#     print(f"{name} of the whole {(log_w + more).mean():.2f}")
+# print(f"ELBO of the part {generated.mean():.2f}")
 # ```
-# The ELBO is low by $\log(25/10) \approx 0.92$ and no more; importance sampling says the same, and
-# the effective sample size seen from the samples is as good as ever. The EUBO is far off, and so is
-# the number of modes: both need exact samples. Without these, only other particles can tell.
+# The ELBO of the whole is $\log(25/10) \approx 0.92$ below that of the part, which says little unless
+# $\log Z$ is known. The EUBO is far off; but it needs exact samples, or other particles that have what
+# these have not.
 # :::
 #
-# **2.** Train with ten steps, once with a fixed destruction and once with a learned one. What does
-# sampling cost in each case?
+# **2.** Train with ten steps, once with a fixed destruction and once with a learned one. What do
+# training and sampling cost in each case?
 #
 # :::{dropdown} Solution
 # ```python
+# import time
+#
 # for name in ("MLE+LV+Std", "MLE+LV+LB+Std"):
 #     ten = gl.preset(
 #         "25gmm", name, profile, {"coarse_steps": None}, steps=10,
 #         iterations=min(2000, config.iterations),
 #     )
 #     few = gl.GFNDiffusion(gl.gmm25, config=ten).fit()
-#     print(name, f"{few.seconds:.0f} s")
-#     print(few.evaluate(n_samples))
+#     start = time.perf_counter()
+#     found = few.evaluate(n_samples)
+#     seconds = time.perf_counter() - start
+#     print(f"{name}: {few.seconds:.0f} s, then {seconds:.1f} s")
+#     print(found)
 # ```
-# The same: $P_B$ is not needed to draw samples, only to weigh them.
+# Training costs more with a learned destruction. Sampling calls $P_F$ ten times either way; weights add
+# one pass of $P_B$ over all states at once.
 # :::
 #
 # **3.** A correlated Gaussian, far from the origin: how far is the default from right *before* it is
@@ -602,11 +633,12 @@ ladder("did-not-pay")
 #     return (a**2 - 1.98 * a * b + b**2) / (2 * (1 - 0.99**2))
 #
 # untouched = gl.GFNDiffusion(far, dim=2)
-# untouched.rollout(gl.time_grid(100), 500).log_weight.std()
+# print(untouched.rollout(gl.time_grid(100), 500).log_weight.std())
+# print(f"{untouched.energy_calls:,} energy calls of the pilot")
 # ```
 # As good as right: in its own coordinates the target is $\mathcal N(0, \sigma^2 I)$, where an untrained
-# network, which adds no drift, already ends. What is left is the error of a covariance that was
-# measured on a few thousand particles.
+# network, which adds no drift, already ends. What is left is the error of a mean and a covariance that
+# were measured on a few thousand particles, and shrunk a little towards independence.
 # :::
 #
 # ## Sources

@@ -18,6 +18,12 @@ WAYS = {
     "learned variances": {"learn_variance": True, "learn_backward": True, "exploration": 1.0},
     "replay": {"replay_ratio": 0.5, "exploration": 1.0},
     "search": {"replay_ratio": 0.5, "ls_every": 5, "ls_steps": 6, "ls_burn_in": 3},
+    "learned destruction": {
+        "replay_ratio": 1.0,
+        "prefill": 60,
+        "replay_objective": "mle",
+        "learn_backward": True,
+    },
     "reverse kl": {"objective": "reverse_kl"},
 }
 

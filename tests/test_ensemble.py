@@ -19,6 +19,12 @@ WAYS = {
     "replay": {"replay_ratio": 0.5, "exploration": 1.0},
     "search": {"replay_ratio": 0.5, "ls_every": 5, "ls_steps": 6, "ls_burn_in": 3},
     "particles": {"replay_ratio": 1.0, "prefill": 60, "replay_objective": "mle"},
+    "learned destruction": {
+        "replay_ratio": 1.0,
+        "prefill": 60,
+        "replay_objective": "mle",
+        "learn_backward": True,
+    },
     "reverse kl": {"objective": "reverse_kl", "grad_clip": 0.1},
     "clipped": {"grad_clip": 0.1},
 }

@@ -33,6 +33,10 @@ KERNELS = {
     "backward": {"learn_variance": True, "learn_backward": True},
     "looking forward": {"learn_variance": True, "forward_looking": True},
 }
+# Gradients alone: on a Gaussian it has no closed form here.
+ALL = KERNELS | {
+    "backward, langevin": {"learn_variance": True, "learn_backward": True, "langevin": True}
+}
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +172,7 @@ def quartic(x, c=None):
 
 def make(process, kernel, objective, conditions=None):
     """A sampler with every weight away from its start, and one batch on a short grid."""
-    parts = dict(KERNELS[kernel])
+    parts = dict(ALL[kernel])
     looking = parts.pop("forward_looking", False)
     name = "subtb" if objective == "mle" else objective
     sampler = gl.GFNDiffusion(
@@ -294,6 +298,9 @@ def cases():
                 if kernel != "looking forward" or objective in ("db", "subtb"):
                     yield objective, process, kernel, False
         yield objective, "pinned", "langevin", True  # with a condition
+    for process in ("pinned", "vp"):
+        yield "mle", process, "backward, langevin", False
+    yield "mle", "pinned", "backward", True
 
 
 def analytic(objective, process, kernel, conditional):
