@@ -189,7 +189,7 @@ def select(runs: list[Run], only: Sequence[str]) -> list[Run]:
 
 
 def parse_settings(pairs: list[str]) -> dict[str, object]:
-    """`["steps=50", "lr=1e-3"]` as values, numbers as numbers.
+    """`["steps=50", "lr=1e-3", "coarse_steps=None"]` as values, numbers as numbers.
 
     Raises:
         BadInput: for text that is not KEY=VALUE, or whose value is not YAML.
@@ -203,6 +203,8 @@ def parse_settings(pairs: list[str]) -> dict[str, object]:
         number = re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text)
         try:
             settings[key] = float(text) if number else yaml.safe_load(text)
+            if text == "None":  # as settings are shown; YAML's is null
+                settings[key] = None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise BadInput(f"--set {pair}: not valid as a value of YAML") from error
     return settings

@@ -99,9 +99,12 @@ def test_each_row_of_the_tables_is_made_again_by_its_command(result):
     assert commanded
 
 
-def test_each_row_of_the_investigations_is_made_again_by_its_command():
-    committed = json.loads((ROOT / "reproduce/results/investigations.json").read_text())
-    asked = {entry["name"]: entry["rows"] for entry in investigations.read(COMMITTED)}
+@pytest.mark.parametrize("name", investigations.FILES)
+def test_each_row_of_the_investigations_is_made_again_by_its_command(name):
+    committed = json.loads((ROOT / f"reproduce/results/{name}.json").read_text())
+    path = COMMITTED.with_stem(name)
+    asked = {entry["name"]: entry["rows"] for entry in investigations.read(path)}
+    assert asked.keys() == {entry["name"] for entry in committed["investigations"]}
     for entry in committed["investigations"]:
         for told, row in zip(entry["rows"], asked[entry["name"]], strict=True):
             run = means(told["command"])
