@@ -331,7 +331,7 @@ if shown := [name for name in both if name in ASKED]:
     )
     for ax, name in zip(axes[0], shown, strict=True):
         rungs(ax, name)
-    axes[0][0].legend(loc="lower left")
+    axes[0][-1].legend(loc="lower right")
     plt.show()
 
 # %% [markdown]
@@ -370,8 +370,10 @@ if by_steps("fixed", "elbo"):
             ax.vlines(steps, low, high, color=colour)
         ax.set_title(label)
         ax.set_xlabel("steps T")
-        ax.set_xticks(steps, steps)
+        ax.set_xticks([5, 10, 20, 50, 100])
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_locator(plt.NullLocator())
+    steps = [t for t, _ in by_steps("fixed", "elbo")]
     least = [floor(gl.gmm25, t, 5.0) for t in steps]
     axes[0].loglog(steps, least, ":", color=GREY, label="floor, both fixed")
     axes[0].set_ylabel("nats")
