@@ -292,7 +292,7 @@ ask("network-of-the-posterior")
 # is differentiated along the trajectory, and so through the score in the drift, which takes second
 # derivatives of the energy; the public code detaches that score (our setting `detach_score`). VarGrad with
 # exploration, score and local search ends further off on the Funnel and on Manywell, where our seeds also
-# spread more. There the exploration is as uncertain as above.
+# spread more. There the exploration is as uncertain as above, and decides on Manywell alone.
 
 # %% tags=["hide-input"]
 ask("pis-lp")
