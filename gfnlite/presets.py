@@ -137,8 +137,6 @@ EXCEPTIONS = {
             "lr_decay": 0.7,
             "hidden": 128,
             "iterations": 20_000,
-            "coarse_steps": 20,
-            "coarse_fraction": 0.95,
         },
     },
 }

@@ -74,6 +74,7 @@ method: str = "MLE+LV+Std"  # or MLE, MLE+LV, MLE+LV+LB+Std, ...
 profile: str = os.environ.get("GFNLITE_PROFILE", "quick")
 seeds: list = [0]  # one independent training run each
 out_dir: str | None = None  # where everything is kept; None: nothing is
+track: str | None = None  # tensorboard or wandb: also log there
 settings: dict = {}  # any of gl.Config, such as {"steps": 10}
 
 # %%
@@ -178,7 +179,9 @@ Markdown(config.markdown())
 
 # %%
 ensemble = gl.Ensemble(target, config=config, seeds=seeds)
-ensemble.fit(folder=out_dir, compile=ensemble[0].device.type == "cuda")
+logs = gl.callbacks.named(track, out_dir)
+on_gpu = ensemble[0].device.type == "cuda"
+ensemble.fit(folder=out_dir, callbacks=logs, compile=on_gpu)
 evaluations = {}
 for sampler in ensemble:
     folder = Path(out_dir) / f"seed-{sampler.seed}" if out_dir else None

@@ -28,11 +28,13 @@ class Stop:
     Attributes:
         cause: in words; None as long as nothing has.
         kernel: process id of the kernel to interrupt; None if there is none.
+        begun: whether it has been given a cell.
         grace: seconds between the interrupt and the kill.
     """
 
     cause: str | None = None
     kernel: int | None = None
+    begun = False
 
     def __init__(self, grace: float = GRACE):
         self.grace = grace
@@ -40,14 +42,17 @@ class Stop:
     def ask(self, cause: str) -> None:
         """First interrupt the kernel; asked again, or after the grace, kill it.
 
-        Where there is none, nothing happens but that `check` will raise.
+        One that has not begun has nothing to save and is killed at once: an interrupt amid its
+        start can leave it alive and deaf. Where there is none, nothing happens but that `check`
+        will raise.
         """
         again, self.cause = self.cause is not None, self.cause or cause
         if self.kernel is None:
             return
         signal.setitimer(signal.ITIMER_REAL, self.grace)
         try:  # it leads a process group of its own
-            os.killpg(self.kernel, signal.SIGKILL if again else signal.SIGINT)
+            kill = again or not self.begun
+            os.killpg(self.kernel, signal.SIGKILL if kill else signal.SIGINT)
         except ProcessLookupError:
             pass
 
@@ -59,6 +64,7 @@ class Stop:
         """
         if self.cause is not None:
             raise Stopped(self.cause)
+        self.begun = self.kernel is not None
 
 
 @contextmanager

@@ -7,13 +7,14 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
 import pytest
 
 import gfnlite as gl
-from reproduce import experiments, pool, report, runner
+from reproduce import experiments, pool, report, runner, stopping
 
 # A training that is over in a second, and saves its state all the time.
 BODY = """
@@ -163,6 +164,27 @@ def test_a_run_that_was_done_is_not_if_more_seeds_of_it_were_stopped(house, monk
     assert runner.record_of(run.folder)["cause"] == "its process was killed by SIGTERM"
     monkeypatch.setattr(runner, "execute", execute)
     assert pool.run_all([more], 1) == {run.name: "done"} and runner.finished(more)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_kernel_that_has_not_begun_is_killed_at_once(begun):
+    """Amid its start it may not hear an interrupt; this one never does."""
+    deaf = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", deaf], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as kernel:  # fmt: skip
+        kernel.stdout.readline()
+        with stopping.stoppable(grace=60) as stop:
+            stop.kernel = kernel.pid
+            if begun:
+                stop.check()
+            stop.ask("told to terminate")
+            if begun:
+                with pytest.raises(subprocess.TimeoutExpired):
+                    kernel.wait(0.5)
+                stop.ask("told to terminate")
+            assert kernel.wait(20) == -signal.SIGKILL
 
 
 def test_a_signal_while_a_worker_starts_reaches_it(house, monkeypatch):

@@ -124,7 +124,7 @@ def test_all_notebooks_that_train_take_a_tracker(wandb):
         given = {"track": "wandb"} if isinstance(one.config, gl.Config) else {}
         assert "track" not in experiments.parameters(one) and other.folder == one.folder
         assert experiments.parameters(other) == experiments.parameters(one) | given
-    assert len({run.notebook for run in tracked if run.track}) == 3
+    assert len({run.notebook for run in tracked if run.track}) == 4
     untrained = next(run for run in tracked if not run.track)
     with pytest.raises(BadInput, match=f"{untrained.notebook} has no parameter 'track'"):
         experiments.check(replace(untrained, track="wandb"))
