@@ -34,7 +34,7 @@ class Stop:
 
     cause: str | None = None
     kernel: int | None = None
-    begun = False
+    begun: bool = False
 
     def __init__(self, grace: float = GRACE):
         self.grace = grace
