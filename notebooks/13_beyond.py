@@ -217,8 +217,8 @@ plt.show()
 # length; the next replaces its exploration, search and loss. From there each line adds what it names
 # to the line above. Three of them train for minutes; the last, with half the learning rate and a longer
 # decay of it, for up to an hour. Means and standard deviations over seeds; seconds are a seed's share of
-# seeds that were trained together, on the device that the table names, where a CPU is one core of a
-# machine that did other work as well; energy calls count all, those of particles and pilot included;
+# seeds that were trained together, on one core of a machine that did other work as well, unless the
+# line names a GPU; energy calls count all, those of particles and pilot included;
 # modes are those with at least a fifth of their mass.
 
 # %% tags=["hide-input", "helpers"]
@@ -264,6 +264,8 @@ def lines(name):
         m = row["metrics"]
         set_to = [f"{k} {v}" for k, v in row["settings"].items()]
         words = ", ".join([row["method"], row["profile"], *set_to])
+        if (row["device"] or "cpu") != "cpu":
+            words += f", on {row['device']}"
         yield {
             "": f'{escape(row["what"])}<br><span style="opacity:0.75">'
             f"{escape(words)}</span>",
@@ -273,7 +275,6 @@ def lines(name):
             "modes": f"{m['modes']['mean']:.3g}" if m else "",
             "calls": f"{m['energy_calls']['mean'] / 1e6:.3g}M" if m else "",
             "seconds": f"{m['seconds']['mean']:.0f}" if m else "",
-            "device": row["device"] or "",
         }
 
 
