@@ -63,10 +63,10 @@ def _row(folder: Path) -> dict:
         raise BadInput("left out, made with settings that have changed since")
     per_seed = [_metrics(run, folder / f"seed-{seed}" / "metrics.json") for seed in seeds]
     changed = ", ".join(f"{name}={value}" for name, value in run.overrides.items())
-    metrics = {name: _summary([seed[name] for seed in per_seed]) for name in METRICS}
+    metrics = {name: summary([seed[name] for seed in per_seed]) for name in METRICS}
     for name in SOME_HAVE:
         if any(name in seed for seed in per_seed):
-            metrics[name] = _summary([seed.get(name) for seed in per_seed])
+            metrics[name] = summary([seed.get(name) for seed in per_seed])
     return {
         "task": run.task,
         "true_log_z": per_seed[0]["true_log_z"],
@@ -107,7 +107,8 @@ def _commits(record: dict, seeds: list[int]) -> list[str]:
     return list(dict.fromkeys(made))
 
 
-def _summary(values: list) -> dict | None:
+def summary(values: list) -> dict | None:
+    """Mean, spread (None: of one) and values of a metric over seeds; None if a seed has none."""
     if any(value is None for value in values):
         return None
     spread = statistics.stdev(values) if len(values) > 1 else None
