@@ -19,6 +19,7 @@ from scipy.stats import binom, ttest_ind_from_stats
 import gfnlite as gl
 from gfnlite.forest import interval
 from reproduce import drift, experiments, export, forest, reasons, report, table, verdict
+from reproduce.bench import false_alarms
 
 ROOT = Path(__file__).parent.parent
 NAMES = (
@@ -682,6 +683,20 @@ def test_a_shift_of_five_deviations_is_found(n, names, often):
         words = found_drift(fresh, committed)
         found += drift.DRIFT in [words[name] for name in names]
     assert found >= often * pairs
+
+
+def test_trainings_that_differ_in_their_seed_raise_few_false_alarms():
+    found = json.loads(false_alarms.RESULTS.read_text())
+    assert found["level"] == drift.LEVEL and found["pairs"] == 20 and found["metrics"] == 8
+    assert found["false_alarms"] <= binom.ppf(0.999, 20, drift.LEVEL)
+    assert found["shuffled_false_alarms"] <= drift.LEVEL * found["shuffled_pairs"]
+
+    rng = random.Random(0)  # the twin: every second set of seeds has been made otherwise
+    seeds = [
+        {name: rng.gauss(10 * (i // 5 % 2), 1) for name in drift.METRICS} | {"seed": i}
+        for i in range(100)
+    ]
+    assert false_alarms.alarms(seeds) == (10, 10)
 
 
 def test_a_prediction_interval_by_hand():
