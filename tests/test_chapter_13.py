@@ -1,6 +1,7 @@
 """Chapter 13: the likelihood of destroyed particles, and a destruction that is learned."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -113,3 +114,25 @@ def test_the_states_have_the_law_of_the_learned_destruction(factor):
     off = (noise.square().mean() - 1).abs() / (2 / noise.numel()) ** 0.5
     assert noise.mean().abs() < 5 / noise.numel() ** 0.5
     assert (off < 5) == (factor == 1)
+
+
+@pytest.mark.equation("eq-13-part")
+def test_trajectory_balance_of_destroyed_particles_does_not_see_where_else_samples_go():
+    """Without a drift P_F is right for N(0, 1), and for its right half right but for c = 1/2."""
+
+    def right_half(x):  # Z = e^0.4
+        energy = 0.5 * x[:, 0].square() + 0.5 * math.log(2 * math.pi) - math.log(2) - LOG_Z
+        return energy.where(x[:, 0] > 0, math.inf)
+
+    sampler = gl.GFNDiffusion(right_half, dim=1, sigma2=1.0, steps=10, objective="tb")
+    ends = torch.randn(2000, 1, generator=torch.Generator().manual_seed(0))
+    seen = sampler.rollout(gl.time_grid(10), x=ends.abs())
+    expected = torch.full((2000,), LOG_Z + math.log(2))
+    assert torch.allclose(seen.log_weight, expected, atol=1e-4)
+    losses = [
+        gl.objectives.tb(replace(seen, log_z=torch.tensor(z))) for z in (expected[0].item(), LOG_Z)
+    ]
+    assert losses[0] < 1e-8 and losses[1] == pytest.approx(0.5 * math.log(2) ** 2, rel=1e-3)
+    # its own trajectories know: half of them end where there is nothing
+    unseen = sampler.rollout(gl.time_grid(10), 2000).log_weight.isneginf().float().mean()
+    assert unseen.item() == pytest.approx(0.5, abs=5 * 0.5 / 2000**0.5)
