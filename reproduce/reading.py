@@ -35,8 +35,8 @@ def leads_out(folder: Path) -> str | None:
 
 
 def printable(text: str) -> str:
-    """Text in which a terminal finds no command: what cannot be printed is written out."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    """One line in which a terminal finds no command: what cannot be printed is written out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def read_yaml(path: Path) -> object:
@@ -45,7 +45,7 @@ def read_yaml(path: Path) -> object:
     Raises:
         BadInput: for one that cannot be read or is not valid, naming the line if it is known.
     """
-    name = printable(path.name).replace("\n", r"\n")
+    name = printable(path.name)
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
