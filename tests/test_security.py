@@ -5,7 +5,9 @@ import json
 import os
 import pickle
 import re
+import shutil
 import stat
+import subprocess
 import sys
 from importlib.metadata import requires
 from pathlib import Path
@@ -324,3 +326,34 @@ def test_a_package_without_a_wheel_is_refused():
     assert constraints.lines(f'{lock}directory = {{ path = "gfnlite" }}') == []
     with pytest.raises(ValueError, match="a==1 has no wheel"):
         constraints.lines(lock)
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """What the set-up asks of pip, with such variables."""
+    for name in ("reproduce/environment.sh", "gfnlite/pyproject.toml", "requirements.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    for name, does in {"pip": f'echo "$@" >> "{tmp_path}/asked"', "python": "exit 1"}.items():
+        (tmp_path / ".venv/bin" / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / ".venv/bin" / name).chmod(0o755)
+
+    def ask(**variables):
+        words = ["bash", "-euc", 'source "$0"', str(tmp_path / "reproduce/environment.sh")]
+        environment = {"PATH": os.environ["PATH"], "PYTHON": sys.executable}
+        subprocess.run(words, env=environment | variables, check=True, capture_output=True)
+        return (tmp_path / "asked").read_text().splitlines()
+
+    return ask
+
+
+def test_strictly_nothing_is_installed_but_by_hash(asked):
+    fetched, own = asked(STRICT="1")
+    assert "--require-hashes" in fetched and "--only-binary :all:" in fetched
+    assert fetched.endswith("-r reproduce/constraints.txt") and own.endswith("-e ./gfnlite")
+    assert all(word in own for word in ("--no-index", "--no-deps", "--no-build-isolation"))
+
+
+def test_usually_the_pins_are_installed(asked):
+    assert asked()[-1].endswith("-r requirements.txt")
