@@ -28,7 +28,9 @@ def leads_out(folder: Path) -> str | None:
     Through one in a run that came from elsewhere, other files here would be read or written.
     """
     home = Path(os.path.realpath(folder.parent), folder.name)
-    for path in (folder, *folder.rglob("*")):
+    # What a tracker links to is its own: nothing here goes there.
+    tracker = folder / "wandb"
+    for path in (folder, *(p for p in folder.rglob("*") if tracker not in p.parents)):
         if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(home):
             return printable(str(path.relative_to(folder.parent)))
     return None

@@ -71,13 +71,15 @@ def linked(place, outside):
 
 
 PLACES = [
-    "", "config.json", "run.json", "samples.png", "emblem.svg", "seed-0", "seed-0/metrics.json"
+    "", "config.json", "run.json", "samples.png", "emblem.svg", "seed-0", "seed-0/metrics.json",
+    "wandb",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_link_out_of_a_run_is_not_followed(run, tmp_path, place):
     (run.folder / "emblem.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    (run.folder / "wandb").mkdir()
     assert len(report.collect([])) == 1 and runner.why_not(run) == "done already"
     linked(run.folder / place, tmp_path / "outside")
     notes = []
@@ -102,6 +104,8 @@ def test_a_run_with_a_link_out_of_it_is_not_executed(house, tmp_path):  # noqa: 
 
 def test_a_link_inside_of_a_run_is_one_of_its_files(run):
     (run.folder / "latest").symlink_to("seed-0")
+    (run.folder / "wandb").mkdir()  # whose client keeps its own logs elsewhere, and links to them
+    (run.folder / "wandb/debug.log").symlink_to("/elsewhere/debug.log")
     assert len(report.collect([])) == 1 and runner.why_not(run) == "done already"
 
 
@@ -138,8 +142,9 @@ def test_a_picture_is_only_looked_for_among_the_runs(run, house, name):  # noqa:
     assert report._write_pictures([run.name], []) == []
 
 
-def test_only_a_png_is_opened(run):
+def test_only_a_png_is_opened(run, monkeypatch):
     """A picture of other kinds may be a program: PostScript is."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("it ran"))
     path = run.folder / "samples.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
     with Image.open(path) as known:
