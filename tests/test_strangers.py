@@ -90,13 +90,15 @@ def test_a_link_out_of_a_run_is_not_followed(run, tmp_path, place):
         show.find(run.name)
 
 
-def test_a_run_with_a_link_out_of_it_is_not_executed(house, tmp_path):  # noqa: F811
+def test_a_run_with_a_link_out_of_it_is_not_executed(house, tmp_path, monkeypatch):  # noqa: F811
     (run,) = [run for run in runs() if run.method == "TB"]
     run.folder.mkdir(parents=True)
     (tmp_path / "precious").write_text("mine")
     (run.folder / ".notebook.ipynb").symlink_to(tmp_path / "precious")
-    only = ["--only", "task=25gmm", "method=TB"]
-    said = told("run", *only)
+    asked = []
+    monkeypatch.setattr(pool, "run_all", lambda runs, *_: asked.extend(runs) or {})
+    said = told("run", "--only", "task=25gmm", "method=TB")
+    assert asked == []
     assert said.exit_code == 1 and "left alone: " in said.output, said.output
     assert (tmp_path / "precious").read_text() == "mine"
     assert [path.name for path in run.folder.iterdir()] == [".notebook.ipynb"]
@@ -109,10 +111,13 @@ def test_a_link_inside_of_a_run_is_one_of_its_files(run):
     assert len(report.collect([])) == 1 and runner.why_not(run) == "done already"
 
 
-@pytest.mark.parametrize("name, use", {
+FIRST = {
     ".lock": lambda run: locked(run.folder).__enter__(),
     "log.txt": lambda run: pool._work(run, None, None, os.getpid(), None),
-}.items())  # fmt: skip
+}
+
+
+@pytest.mark.parametrize("name, use", FIRST.items(), ids=FIRST)
 def test_what_is_written_first_follows_no_link(run, tmp_path, monkeypatch, name, use):
     for harmless in ("signal.signal", "signal.pthread_sigmask", "os.setsid", "os.dup2"):
         monkeypatch.setattr(f"reproduce.pool.{harmless}", lambda *_: None)
