@@ -1,6 +1,7 @@
-"""Two things that a CPU needs for the step to be fast, neither of which changes its results."""
+"""What a CPU needs for the step to be fast, nothing of which changes its results."""
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from functools import cache
 
 import torch
 
-__all__ = ["large_matmuls"]
+__all__ = ["keep_code_private", "large_matmuls"]
 
 LARGE = 1000
 
@@ -28,6 +29,16 @@ def _keep_freed_memory() -> None:
 
 
 _keep_freed_memory()
+
+
+def keep_code_private() -> None:
+    """Have compiled code kept in the user's cache folder, unless its place is named already.
+
+    By default that is a folder in /tmp whose name anybody can guess. Code is loaded from there: who
+    makes the folder first would decide which.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(cache, "gfnlite", "compiled"))
 
 
 @contextmanager

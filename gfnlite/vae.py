@@ -127,9 +127,13 @@ class VAE(nn.Module):
         generator, done = torch.Generator().manual_seed(seed), 0
         path = None if folder is None else Path(folder) / "vae.pt"
         if path and path.is_file():
-            state = torch.load(path, weights_only=True)
-            if state["sizes"] != self.sizes:
-                raise ValueError(f"{path} is of sizes {state['sizes']}, not {self.sizes}")
+            try:
+                state = torch.load(path, weights_only=True)  # data only: nothing in it is executed
+                sizes = state["sizes"]
+            except Exception as error:
+                raise ValueError(f"{path} is not a whole checkpoint of a VAE") from error
+            if sizes != self.sizes:
+                raise ValueError(f"{path} is of sizes {sizes}, not {self.sizes}")
             self.load_state_dict(state["model"])
             optimiser.load_state_dict(state["optimiser"])
             generator.set_state(state["generator"])

@@ -45,6 +45,7 @@ if os.path.isdir(book):  # also when the kernel is started again
 import hashlib
 import json
 import os
+from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -523,7 +524,7 @@ for name, cell in study.items():
     gaps = [cell["metrics"][f"gap_{key}"] for key in ("elbo", "bound_100")]
     cells = [f"{gap['mean']:.2f} ± {gap['half_width']:.2f}" for gap in gaps]
     lines.append(
-        f"| {name} | {cell['iterations']:,} | {' | '.join(cells)} |"
+        f"| {escape(name)} | {cell['iterations']:,} | {' | '.join(cells)} |"
     )
 Markdown("\n".join(lines))
 

@@ -298,7 +298,7 @@ alone = [
 shared = ""
 if alone:
     short, long = min(alone)[0], max(alone)[0]
-    where = ", ".join(sorted({device for _, device in alone}))
+    where = escape(", ".join(sorted({device for _, device in alone})))
     shared = (
         f"{len(alone)} of these were on the {where} alone, up to seven at "
         "a time sharing the one card as above: they took between "

@@ -46,6 +46,7 @@ if os.path.isdir(book):  # also when the kernel is started again
 import json
 import math
 import statistics
+from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -96,7 +97,8 @@ def plain_log(ax, axis, ticks):
 
 
 def table(columns, rows):
-    """Rows of cells as a table."""
+    """Rows of cells as a table; the cells are escaped."""
+    rows = [[escape(cell, quote=False) for cell in row] for row in rows]
     lines = [columns, ["---"] * len(columns), *rows]
     return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
@@ -122,9 +124,10 @@ def times(ratio):
 
 where = json.loads((FOLDER / "steps.json").read_text())["runs"][0]
 where = where["environment"]
-torch_version = where["versions"]["torch"]
+torch_version = escape(where["versions"]["torch"])
+cpu = escape(where["cpu"])
 Markdown(
-    f"Measured on {where['cores']} cores of a shared {where['cpu']}, "
+    f"Measured on {where['cores']} cores of a shared {cpu}, "
     f"PyTorch {torch_version}, at $T = 100$, a batch of 300, networks of "
     "width 64 and one thread unless said otherwise. All variants of a "
     "comparison run in turn in one loop, so that a slow spell of the "

@@ -322,7 +322,7 @@ def rungs(ax, name):
     ax.set_xscale("log")
     ax.set_yticks(
         [-i for i in range(len(entry["rows"]))],
-        [row["what"] for row in entry["rows"]],
+        [row["what"].replace("$", r"\$") for row in entry["rows"]],
     )
     ax.set_xlabel("nats")
     ax.set_title(entry["task"])
@@ -489,7 +489,9 @@ for row in images:
         commands.append(f"# autoencoder\n{row['command']}")
 head = "".join(f"<th>{word}</th>" for word in table[0])
 body = "".join(
-    "<tr>" + "".join(f"<td>{v}</td>" for v in line.values()) + "</tr>"
+    "<tr>"
+    + "".join(f"<td>{escape(v)}</td>" for v in line.values())
+    + "</tr>"
     for line in table
 )
 HTML(
@@ -567,7 +569,8 @@ for name in names:
                 "failed": f"{len(failed)} of 3" if failed else "",
             }
         )
-pd.DataFrame(lines_of_suite).style.hide(axis="index")
+shown = pd.DataFrame(lines_of_suite).style.hide(axis="index")
+shown.format(escape="html")
 
 # %% [markdown]
 # ## Ideas that we tried and dropped

@@ -44,6 +44,7 @@ if os.path.isdir(book):  # also when the kernel is started again
 # %%
 import json
 import os
+from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -260,7 +261,7 @@ for name in shown:
     for calls, error, label in trained[name]:
         better = any(c <= calls and e <= error for c, e in points)
         (beaten if better else others).append(label)
-    words = [", ".join(some) or "none" for some in (beaten, others)]
+    words = [escape(", ".join(some)) or "none" for some in (beaten, others)]
     lines.append(f"| {name} | {words[0]} | {words[1]} |")
 Markdown("\n".join(lines))
 

@@ -235,7 +235,7 @@ def differences(task, result):
     if wide:
         text += f". Compatible with much, {len(wide)} of them: "
         text += ", ".join(wide)
-    return compared and text + "."
+    return compared and escape(text, quote=False) + "."
 
 
 results, local = read(FOLDER), read(FOLDER / "local")
@@ -316,9 +316,9 @@ compared = [
 waiting = [row["method"] for row in gaussians["rows"] if not row["seeds"]]
 Markdown(
     "Run at the paper's settings: "
-    + ", ".join(row["method"] for row in compared)
+    + escape(", ".join(row["method"] for row in compared))
     + ". Not run: "
-    + ", ".join(waiting)
+    + escape(", ".join(waiting))
     + "."
 )
 
@@ -414,12 +414,16 @@ def folded(summary, html):
     return f"<details><summary>{summary}</summary>{html}</details>"
 
 
+# by the name of the run: a name that no picture has leads nowhere
+PICTURES = {path.stem: path for path in FOLDER.glob("pictures/*.webp")}
+
+
 def gallery(rows):
     """The samples of each row in the full profile, as its run drew them."""
     parts = []
     for row in rows:
-        path = FOLDER / "pictures" / f"{row['runs'][0]}.webp"
-        if row["profile"] == "full" and path.exists():
+        path = PICTURES.get(row["runs"][0])
+        if row["profile"] == "full" and path:
             data = base64.b64encode(path.read_bytes()).decode()
             name = escape(row["method"])
             parts.append(

@@ -61,6 +61,7 @@ import os
 import random
 import statistics
 import time
+from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -1721,7 +1722,7 @@ for row in rows:
         ]
     over = row["metrics"]["eubo"]["mean"] - truth
     lines.append(
-        f"| {row['method']} | {' | '.join(cells)} | {over:.0f} "
+        f"| {escape(row['method'])} | {' | '.join(cells)} | {over:.0f} "
         f"| {len(row['seeds'])} |"
     )
 agreed = [

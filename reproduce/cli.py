@@ -9,6 +9,7 @@ import gfnlite as gl
 
 from . import experiments
 from .experiments import BadInput
+from .reading import printable
 
 __all__ = [
     "Several", "chosen", "duration", "entry", "main", "only_option", "profile_option",
@@ -115,10 +116,10 @@ def entry() -> None:
     try:
         main(standalone_mode=False)
     except BadInput as error:
-        click.echo(f"reproduce: {error}", err=True)
+        click.echo(f"reproduce: {printable(str(error))}", err=True)
         sys.exit(2)
     except click.ClickException as error:
-        click.echo(f"reproduce: {error.format_message()}", err=True)
+        click.echo(f"reproduce: {printable(error.format_message())}", err=True)
         sys.exit(2)
     except OSError as error:  # a full or read-only disk: what is there stays as it was
         click.echo(f"reproduce: {error.strerror or error}: {error.filename or 'no file'}", err=True)

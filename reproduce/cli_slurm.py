@@ -154,12 +154,13 @@ def carry_out(run: Run, limit: float | None = None, grace: float = GRACE) -> Non
     """Execute a run as a batch job does: near its time limit it queues again, from its checkpoint.
 
     Raises:
-        BadInput: for a run that is stale, or if Slurm does not answer.
+        BadInput: for a run that is stale or whose folder a link leads out of, or if Slurm does not
+            answer.
         SystemExit: 1 if the run failed, was interrupted or gets no further from one restart to the
             next; 75 if another process works on it.
     """
-    if runner.status(run) == "stale":
-        raise BadInput(f"{run.name}: {runner.why_not(run)}")
+    if (reason := runner.why_not(run)) and not runner.finished(run):
+        raise BadInput(f"{run.name}: {reason}")
     before = fraction_done(run)
     try:
         ended = runner.execute(run, limit, grace)

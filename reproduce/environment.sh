@@ -15,13 +15,20 @@ if [ "$(cat .venv/.installed 2>/dev/null)" != "$wanted" ]; then
     exit 1
   fi
   echo "Installing requirements.txt into .venv (about 2 GB, once)"
-  # Where there is no NVIDIA driver the CPU build of PyTorch saves gigabytes; where its index is
-  # out of reach, the ordinary one below serves.
-  if [ "$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && ! .venv/bin/python -c 'import torch' 2>/dev/null; then
-    .venv/bin/pip install --quiet --retries 0 --timeout 10 "$(grep '^torch==' requirements.txt)" \
-      --index-url https://download.pytorch.org/whl/cpu 2>/dev/null || true
+  if [ -n "${STRICT:-}" ]; then # every file by its hash, none built by code that is fetched for it
+    .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+      -r reproduce/constraints.txt
+    .venv/bin/pip install --quiet --disable-pip-version-check --no-index --no-deps \
+      --no-build-isolation -e ./gfnlite
+  else
+    # Where there is no NVIDIA driver the CPU build of PyTorch saves gigabytes; where its index is
+    # out of reach, the ordinary one below serves.
+    if [ "$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && ! .venv/bin/python -c 'import torch' 2>/dev/null; then
+      .venv/bin/pip install --quiet --retries 0 --timeout 10 "$(grep '^torch==' requirements.txt)" \
+        --index-url https://download.pytorch.org/whl/cpu 2>/dev/null || true
+    fi
+    .venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
   fi
-  .venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
   echo "$wanted" > .venv/.installed # last, so that an interrupted installation is done again
 fi
 export PATH="$PWD/.venv/bin:$PATH"

@@ -28,7 +28,7 @@ def locked(folder: Path, patience: float = PATIENCE) -> Iterator[int]:
         Busy: if somebody else still holds it after `patience` seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         until = time.monotonic() + patience
         while not _take(handle):

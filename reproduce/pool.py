@@ -114,7 +114,8 @@ def _work(run: Run, device: str | None, limit: float | None, parent: int, tell: 
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
-        log = os.open(run.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        log = os.open(run.folder / LOG, flags, 0o644)
         for stream in (1, 2):
             os.dup2(log, stream)
         runner.execute(run, limit)

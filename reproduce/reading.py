@@ -1,11 +1,12 @@
 """What is read of files that people or killed processes may have damaged."""
 
 import json
+import os
 from pathlib import Path
 
 import yaml
 
-__all__ = ["BadInput", "read_mapping", "read_yaml"]
+__all__ = ["BadInput", "leads_out", "printable", "read_mapping", "read_yaml"]
 
 
 class BadInput(ValueError):
@@ -21,13 +22,32 @@ def read_mapping(path: Path) -> dict:
     return found if isinstance(found, dict) else {}
 
 
+def leads_out(folder: Path) -> str | None:
+    """The symbolic link in a folder, or in its place, that leads out of it; None: there is none.
+
+    Through one in a run that came from elsewhere, other files here would be read or written.
+    """
+    home = Path(os.path.realpath(folder.parent), folder.name)
+    # What a tracker links to is its own: nothing here goes there.
+    tracker = folder / "wandb"
+    for path in (folder, *(p for p in folder.rglob("*") if tracker not in p.parents)):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(home):
+            return printable(str(path.relative_to(folder.parent)))
+    return None
+
+
+def printable(text: str) -> str:
+    """One line in which a terminal finds no command: what cannot be printed is written out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def read_yaml(path: Path) -> object:
     """What a file of YAML says.
 
     Raises:
         BadInput: for one that cannot be read or is not valid, naming the line if it is known.
     """
-    name = path.name if path.name.isprintable() else ascii(path.name)[1:-1]
+    name = printable(path.name)
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

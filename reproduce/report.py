@@ -16,6 +16,7 @@ from gfnlite.files import as_json, write_bytes
 
 from . import experiments, export, investigations, reasons
 from .experiments import BadInput, Run
+from .reading import leads_out
 from .runner import is_stale
 from .table import aligned, published, table
 
@@ -50,6 +51,8 @@ def collect(notes: list[str]) -> list[dict]:
 
 
 def _row(folder: Path) -> dict:
+    if link := leads_out(folder):
+        raise BadInput(f"left out, {link} is a symbolic link that leads out of it")
     about = json.loads((folder / "config.json").read_text())
     record = json.loads((folder / "run.json").read_text())
     if record["status"] != "done":
@@ -61,6 +64,10 @@ def _row(folder: Path) -> dict:
     )  # fmt: skip
     if is_stale(folder):
         raise BadInput("left out, made with settings that have changed since")
+    # Results are kept in a file of the task's name.
+    for name, known in (("task", gl.TASKS), ("profile", gl.PROFILES)):
+        if about[name] not in known:
+            raise BadInput(f"left out, {name}={about[name]!r} is unknown")
     per_seed = [_metrics(run, folder / f"seed-{seed}" / "metrics.json") for seed in seeds]
     changed = ", ".join(f"{name}={value}" for name, value in run.overrides.items())
     metrics = {name: summary([seed[name] for seed in per_seed]) for name in METRICS}
@@ -77,7 +84,7 @@ def _row(folder: Path) -> dict:
         "metrics": metrics,
         "runs": [folder.name],
         "commit": ", ".join(_commits(record, seeds)),
-        "device": record["device"],
+        "device": str(record["device"]),
     }
 
 
@@ -174,7 +181,7 @@ def write_committed(
             folder = experiments.RUNS / row["runs"][0]
             for made, name in PICTURES.items():
                 if (folder / made).exists():  # a run does not need it to be done
-                    written += _changed(FOLDER / name, (folder / made).read_bytes())
+                    written += _copy(folder / made, FOLDER / name, notes)
     return written
 
 
@@ -211,15 +218,32 @@ def _write_pictures(runs: list[str], notes: list[str]) -> list[Path]:
     for path in folder.glob("*.webp"):
         if path.stem not in runs:
             path.unlink()
+    here = {run.name: run for run in experiments.RUNS.glob("[!.]*/") if leads_out(run) is None}
     for name in runs:
-        made = experiments.RUNS / name / "samples.png"
-        try:
-            written += _changed(folder / f"{name}.webp", pictures.small(made))
-        except FileNotFoundError:  # made elsewhere, or a run without one
+        if name not in here:  # made elsewhere: what is committed may say anything
             continue
-        except (OSError, SyntaxError, ValueError) as error:
+        try:
+            made = pictures.small(here[name] / "samples.png")
+            written += _changed(folder / f"{name}.webp", made)
+        except FileNotFoundError:  # a run without one
+            continue
+        except (OSError, SyntaxError, ValueError, pictures.TooLarge) as error:
             notes.append(f"{name}: its samples.png cannot be read ({error})")
     return written
+
+
+def _copy(made: Path, path: Path, notes: list[str]) -> list[Path]:
+    """As `_changed`, of a run's picture; a film that is more than that is left out, and noted."""
+    from . import pictures
+
+    data = made.read_bytes()
+    try:
+        if path.suffix == ".svg":
+            pictures.check_film(data)
+    except ValueError as error:
+        notes.append(f"{made.parent.name}: its {made.name} is left out: {error}")
+        return []
+    return _changed(path, data)
 
 
 def _changed(path: Path, data: bytes) -> list[Path]:

@@ -15,7 +15,7 @@ from gfnlite.machine import device_name, peak_memory
 from .experiments import Run
 from .lock import is_locked, locked
 from .provenance import code_label, now, provenance
-from .reading import read_mapping
+from .reading import leads_out, read_mapping
 from .stopping import GRACE, Stop, Stopped, stoppable
 
 __all__ = [
@@ -31,6 +31,8 @@ def finished(run: Run) -> bool:
 
 def why_not(run: Run) -> str | None:
     """Why the run is not to be executed, in words; None: it is."""
+    if link := leads_out(run.folder):
+        return f"left alone: {link} is a symbolic link that leads out of the run's folder"
     state = status(run)
     if state == "stale":  # its seeds and new ones would be of different settings
         return "stale: made with other settings; `clean --what stale` removes it"

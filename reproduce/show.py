@@ -7,12 +7,17 @@ from gfnlite.files import write_bytes
 
 from . import experiments, runner
 from .experiments import BadInput
-from .reading import read_mapping
+from .reading import leads_out, printable, read_mapping
 
 __all__ = ["describe", "find", "page"]
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 48
+# Of a browser: run no script, load nothing from elsewhere.
+NO_SCRIPTS = (
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+    "style-src 'unsafe-inline'; img-src data:; font-src data:\">"
+)
 METRICS = ("elbo", "eubo", "log_z_is", "ess", "w2", "modes", "energy_calls", "seconds")
 
 
@@ -20,7 +25,7 @@ def find(name: str) -> Path:
     """The one run folder whose name is this, or begins with it.
 
     Raises:
-        BadInput: if there is none, or more than one.
+        BadInput: if there is none, or more than one, or a symbolic link leads out of it.
     """
     folders = sorted(f for f in experiments.RUNS.glob("[!.]*/") if f.name.startswith(name))
     exact = [folder for folder in folders if folder.name == name]
@@ -28,6 +33,8 @@ def find(name: str) -> Path:
     if len(found) != 1:
         which = "several: " + ", ".join(f.name for f in found) if found else "no such run"
         raise BadInput(f"show {name}: {which}; `list` and `status` name them")
+    if link := leads_out(found[0]):
+        raise BadInput(f"show {name}: {link} is a symbolic link that leads out of the run's folder")
     return found[0]
 
 
@@ -57,11 +64,13 @@ def describe(folder: Path) -> list[str]:
         said += ["traceback", *str(record["traceback"]).rstrip().splitlines()[-15:]]
     said += [f"file       {folder / name}" for name in ("notebook.ipynb", "log.txt")
              if (folder / name).exists()]  # fmt: skip
-    return said
+    return [printable(line) for line in said]
 
 
 def page(folder: Path) -> Path:
-    """The executed notebook as an HTML page beside it, made anew.
+    """The executed notebook as an HTML page beside it, made anew, in which no script runs.
+
+    Who runs a notebook is one person, who opens what it left may be another; so equations stay TeX.
 
     Raises:
         BadInput: if the run has no notebook yet.
@@ -72,6 +81,7 @@ def page(folder: Path) -> Path:
     if not source.exists():
         raise BadInput(f"show {folder.name} --open: it has no notebook yet")
     made, _ = HTMLExporter().from_filename(str(source))
+    made = made.replace("<head>", f"<head>{NO_SCRIPTS}", 1)
     write_bytes(source.with_suffix(".html"), made.encode())
     return source.with_suffix(".html")
 

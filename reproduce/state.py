@@ -14,7 +14,7 @@ from . import experiments, runner
 from .display import fraction_done
 from .experiments import Run
 from .lock import Busy, locked
-from .reading import read_mapping
+from .reading import printable, read_mapping
 from .slurm import Queued, queue
 from .table import aligned
 
@@ -89,7 +89,7 @@ def table(found: list[Standing], everything: bool = False) -> Table:
                 f"{len(one.done)}/{len(one.run.seeds)}",
                 f"{one.fraction:.0%}",
                 _clock(one.elapsed),
-                Text(one.note),  # in which a bracket is no markup
+                Text(printable(one.note)),  # in which a bracket is no markup
             )
     return made
 

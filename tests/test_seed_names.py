@@ -432,10 +432,10 @@ def repository(tmp_path):
     return home
 
 
-def submitted(script, cwd, **variables):
+def submitted(script, cwd, *words, **variables):
     base = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
     return subprocess.run(
-        ["bash", str(script)], cwd=cwd, env=base | variables, capture_output=True, text=True
+        ["bash", str(script), *words], cwd=cwd, env=base | variables, capture_output=True, text=True
     )
 
 
@@ -453,6 +453,20 @@ def test_the_script_passes_values_on_as_data(repository, value):
     assert Path(folder) == repository and environment["OMP_NUM_THREADS"] == "1"
     assert not list(repository.rglob("x"))
     one_error(lambda: seed_names.from_environment(environment), "ENERGY=", "is unknown")
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_the_job_of_an_array_passes_words_and_variables_on_as_data(repository, value):
+    script = shutil.copy(ROOT / "reproduce/slurm/job.sh", repository / "job.sh")
+    programs = repository / ".venv/bin"
+    (programs / "activate").write_text(f"PATH={shlex.quote(str(programs))}:$PATH\n")
+    variables = dict.fromkeys(["SLURM_CPUS_PER_TASK", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID"], value)
+    done = submitted(script, repository, "work", value, **variables)
+    words, environment, _ = json.loads(done.stdout)
+    assert words == ["-m", "reproduce", "work", value]
+    assert {name: environment[name] for name in variables} == variables
+    assert environment["OMP_NUM_THREADS"] == value
+    assert not list(repository.rglob("x"))
 
 
 def test_the_script_finds_the_repository_it_was_submitted_from(repository, tmp_path):

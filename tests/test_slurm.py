@@ -235,7 +235,9 @@ def test_a_run_that_was_stopped_starts_again_and_is_the_same_as_one_that_was_not
         exec(BODY, cells)
         for seed in run.seeds:
             ours, theirs = run.folder / f"seed-{seed}", folder / f"seed-{seed}"
-            first, second = (torch.load(at / "checkpoint.pt") for at in (ours, theirs))
+            first, second = (
+                torch.load(at / "checkpoint.pt", weights_only=True) for at in (ours, theirs)
+            )
             for name, value in second["policy"].items():
                 assert torch.equal(first["policy"][name], value), name
             first, second = (json.loads((at / "metrics.json").read_text()) for at in (ours, theirs))

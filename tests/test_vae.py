@@ -3,6 +3,7 @@
 import gzip
 import http.server
 import math
+import re
 import threading
 import warnings
 
@@ -240,6 +241,9 @@ def test_the_small_set_holds_a_hundred_out():
     assert len(names) == 4  # what comes from different sets is never called the same
 
 
+SHIPPED = {name: getattr(digits, name) for name in ("SCHEME", "MIRRORS", "FILES")}
+
+
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """Four files that stand for MNIST's, on a mirror at home; what it serves can be spoiled."""
@@ -273,6 +277,7 @@ def server(tmp_path, monkeypatch):
     threading.Thread(target=running.serve_forever, daemon=True).start()
     monkeypatch.setattr(digits, "FILES", sums)
     monkeypatch.setattr(digits, "MIRRORS", (f"http://127.0.0.1:{running.server_port}/",))
+    monkeypatch.setattr(digits, "SCHEME", "http://127.0.0.1:")
     monkeypatch.setattr(digits.shutil, "which", lambda name: None)  # no npm
     monkeypatch.setenv("GFNLITE_DATA", str(tmp_path / "cache"))
     yield held, Quiet
@@ -305,6 +310,17 @@ def test_a_wrong_file_from_a_mirror_is_refused(server, tmp_path):
     path.write_bytes(path.read_bytes()[:20])  # cut off
     with pytest.raises(FileNotFoundError, match="could not be fetched .*put t10k-labels"):
         mnist("test", "full")
+
+
+def test_only_https_is_asked_and_of_anything_else_nothing_stays(server, tmp_path, monkeypatch):
+    _, handler = server
+    monkeypatch.setattr(digits, "SCHEME", SHIPPED["SCHEME"])
+    with pytest.raises(FileNotFoundError, match="could not be fetched .127.0.0.1:.*: ValueError"):
+        mnist("test", "full")
+    assert handler.requests == 0 and not (tmp_path / "cache").exists()
+    assert SHIPPED["SCHEME"] == "https://" and len(SHIPPED["MIRRORS"]) > 1
+    assert all(mirror.startswith("https://") for mirror in SHIPPED["MIRRORS"])
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in SHIPPED["FILES"].values())
 
 
 def test_without_network_the_small_set_says_so(server, monkeypatch):

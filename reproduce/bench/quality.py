@@ -7,6 +7,7 @@ not counted. Both run on one thread, and are counted in CPU seconds, which a bus
 less; wall seconds are beside them.
 """
 
+import io
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from statistics import median
 import torch
 
 import gfnlite as gl
+from gfnlite.files import write_bytes
 from gfnlite.step import exploration_at, prefill, replays, train_step
 from gfnlite.team import Team
 
@@ -198,15 +200,17 @@ def _keep(trainer, watch, trace, config, folder: Path) -> None:
         "buffers": buffers, "random": torch.get_rng_state(), "watch": vars(watch),
         "trace": trace, "config": asdict(config),
     }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".state.pt"
-    torch.save(state, temporary)
-    temporary.replace(folder / "state.pt")
+    file = io.BytesIO()
+    torch.save(state, file)
+    write_bytes(folder / "state.pt", file.getvalue())
     gl.write_json(folder / "trace.json", trace)
 
 
 def _restore(trainer, folder: Path, config: gl.Config) -> tuple[Stopwatch, list[dict]]:
-    state = torch.load(folder / "state.pt", weights_only=False)
+    try:
+        state = torch.load(folder / "state.pt", weights_only=True)
+    except Exception as error:  # data only: nothing in it is executed
+        raise BadInput(f"{folder}/state.pt is no whole state; remove it") from error
     if state["config"] != asdict(config):
         raise BadInput(f"{folder}: a training with other settings; remove it to start anew")
     trainer.policy.load_state_dict(state["policy"])
