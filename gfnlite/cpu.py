@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -32,13 +33,16 @@ _keep_freed_memory()
 
 
 def keep_code_private() -> None:
-    """Have compiled code kept in the user's cache folder, unless its place is named already.
+    """Have compiled code kept in the user's cache folder, unless its place was chosen already.
 
-    By default that is a folder in /tmp whose name anybody can guess. Code is loaded from there: who
-    makes the folder first would decide which.
+    PyTorch's own choice, which it notes in the environment as soon as it is loaded, is a folder in
+    /tmp whose name anybody can guess. Code is loaded from there: who makes the folder first would
+    decide which.
     """
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(cache, "gfnlite", "compiled"))
+    name, theirs = "TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), "torchinductor_")
+    if os.environ.get(name, theirs).startswith(theirs):
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        os.environ[name] = os.path.join(cache, "gfnlite", "compiled")
 
 
 @contextmanager

@@ -9,6 +9,8 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -245,7 +247,7 @@ def test_a_name_in_an_experiment_is_known_or_refused(build_house, capsys, monkey
 
 def test_a_command_that_is_shown_is_one_command():
     (run,) = experiments.load("quick", only=["task=25gmm", "method=TB"])
-    object.__setattr__(run, "overrides", {"$(touch pwned)": "`x`; y"})
+    run = replace(run, overrides={"$(touch pwned)": "`x`; y"})
     assert experiments.command(run, run.seeds).endswith("--set '$(touch pwned)=`x`; y'")
 
 
@@ -270,15 +272,16 @@ def test_a_file_is_private_until_it_is_whole(tmp_path, monkeypatch):
 
 def test_compiled_code_is_kept_where_nobody_else_can_write(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for named in (None, "/elsewhere"):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setenv("CXX", sys.executable)  # only that there is one
+    private, sampler = str(tmp_path / "gfnlite/compiled"), small()
+    theirs = os.path.join(tempfile.gettempdir(), "torchinductor_me")  # PyTorch's own choice
+    for before, after in ((None, private), (theirs, private), ("/elsewhere", "/elsewhere")):
         monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-        if named:
-            monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", named)
-        monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-        monkeypatch.setenv("CXX", sys.executable)  # only that there is one
-        small().policy.use(compiled=True)
-        kept = os.environ["TORCHINDUCTOR_CACHE_DIR"]
-        assert kept == (named or str(tmp_path / "gfnlite/compiled"))
+        if before:
+            monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", before)
+        sampler.policy.use(compiled=True)
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == after
 
 
 # ---------------------------------------------------------------- dependencies
