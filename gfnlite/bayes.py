@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .energy import LOG_2PI, ClosedForm, is_count
+from .extras import need
 
 __all__ = ["LogGaussianCox", "LogisticRegression", "breast_cancer", "finnish_pines"]
 
@@ -146,12 +147,5 @@ def breast_cancer() -> LogisticRegression:
     Raises:
         ImportError: without scikit-learn (`pip install 'gfnlite[data]'`).
     """
-    try:
-        from sklearn.datasets import load_breast_cancer
-    except ImportError as error:
-        raise ImportError(
-            "breast_cancer needs scikit-learn: pip install 'gfnlite[data]'"
-        ) from error
-
-    features, labels = load_breast_cancer(return_X_y=True)
+    features, labels = need("sklearn.datasets", "data").load_breast_cancer(return_X_y=True)
     return LogisticRegression(features, labels, name="logistic")

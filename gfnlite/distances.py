@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .extras import need
 from .targets import Target
 
 __all__ = ["distances_to", "mmd", "mmd_floor", "sinkhorn", "sinkhorn_floor", "w2", "w2_floor"]
@@ -35,7 +36,7 @@ def w2(x: Tensor, y: Tensor) -> float:
     x, y = _check(x, y)
     # Uniform weights; the default of 1e5 network-simplex steps is too few for 2000 points.
     cost = _squared_distances(x, y).cpu().numpy()
-    return math.sqrt(_transport("w2").emd2([], [], cost, numItermax=10_000_000))
+    return math.sqrt(need("ot", "transport").emd2([], [], cost, numItermax=10_000_000))
 
 
 def sinkhorn(x: Tensor, y: Tensor, reg: float | None = None) -> float:
@@ -59,7 +60,7 @@ def sinkhorn(x: Tensor, y: Tensor, reg: float | None = None) -> float:
     x, y = _check(x, y)
     if reg is not None and not reg > 0:
         raise ValueError(f"reg={reg} must be positive")
-    ot = _transport("sinkhorn")
+    ot = need("ot", "transport")
     costs = [_squared_distances(a, b).cpu().numpy() for a, b in ((x, y), (x, x), (y, y))]
     furthest = max(cost.max() for cost in costs)
     if reg is None:
@@ -201,12 +202,3 @@ def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """|x_i - y_j|^2 (n, m) in float64, by differences: products would lose the small ones."""
     mode = "donot_use_mm_for_euclid_dist"
     return torch.cdist(x.double(), y.double(), compute_mode=mode).square()
-
-
-def _transport(name: str):
-    try:
-        import ot
-    except ImportError as error:
-        message = f"{name} needs the package POT: pip install 'gfnlite[transport]'"
-        raise ImportError(message) from error
-    return ot

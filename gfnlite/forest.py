@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from .extras import need
 from .plots import BLUE, GREEN, GREY, ORANGE, _axes
 
 __all__ = ["LABELS", "forest", "interval"]
@@ -31,9 +32,7 @@ def interval(cell: dict | None, runs: int | None = None) -> tuple[float, float] 
     n = len(cell.get("values", ())) if cell and runs is None else runs
     if not cell or cell["std"] is None or not n or n < 2:
         return None
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, n - 1)) * cell["std"] / math.sqrt(n)
+    half = float(need("scipy.stats", "plots").t.ppf(0.975, n - 1)) * cell["std"] / math.sqrt(n)
     return cell["mean"] - half, cell["mean"] + half
 
 

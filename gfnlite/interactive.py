@@ -14,6 +14,8 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from .extras import need
+
 __all__ = ["explore", "watch"]
 
 FRAMES, BYTES = 20, 1_500_000  # of one figure in a page
@@ -98,7 +100,7 @@ def _static(figure, alt, dpi, axes) -> str:
 
 
 def _picture(figure, dpi) -> str:
-    import matplotlib.pyplot as plt
+    plt = need("matplotlib.pyplot", "plots")
 
     buffer = io.BytesIO()
     # A third of what it is as PNG, to the pixel the same.
@@ -108,7 +110,7 @@ def _picture(figure, dpi) -> str:
 
 
 def _live(figure, alt, axes):
-    import ipywidgets
+    ipywidgets = need("ipywidgets", "widgets")
 
     picture, sliders = ipywidgets.HTML(), _sliders(axes)
 
@@ -139,7 +141,7 @@ def watch(process: Callable[..., Iterator], **axes: Sequence) -> object:
     """
     axes = _checked(axes)
     if os.environ.get("GFNLITE_STATIC") == "1":
-        import matplotlib.pyplot as plt
+        plt = need("matplotlib.pyplot", "plots")
         from IPython.display import HTML
 
         for figure in process(**{name: values[0] for name, values in axes.items()}):
@@ -155,7 +157,7 @@ class _Watch:
     """The live face of `watch`."""
 
     def __init__(self, process, axes):
-        import ipywidgets
+        ipywidgets = need("ipywidgets", "widgets")
 
         self.process, self.sliders = process, _sliders(axes)
         self.picture = ipywidgets.HTML()
@@ -206,7 +208,7 @@ class _Watch:
 
 
 def _sliders(axes):
-    import ipywidgets
+    ipywidgets = need("ipywidgets", "widgets")
 
     return {
         name: ipywidgets.SelectionSlider(

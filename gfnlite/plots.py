@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .bayes import LogGaussianCox
+from .extras import need
 from .targets import Target
 
 __all__ = [
@@ -26,7 +27,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 
 def style() -> None:
     """Set the book's figure style for every figure made from now on."""
-    import seaborn as sns
+    sns = need("seaborn", "plots")
 
     sns.set_theme(
         context="notebook",
@@ -66,7 +67,7 @@ def _show_light_figures_as_svg() -> None:
 
 
 def _axes(ax, size=(6.2, 3.6)):
-    import matplotlib.pyplot as plt
+    plt = need("matplotlib.pyplot", "plots")
 
     return plt.subplots(figsize=size)[1] if ax is None else ax
 
@@ -135,7 +136,7 @@ def _exact(target: Target, n: int = 2000) -> Tensor | None:
 
 
 def _intensity(target: LogGaussianCox, x: Tensor, ax):
-    import matplotlib.pyplot as plt
+    plt = need("matplotlib.pyplot", "plots")
 
     side = round(target.dim**0.5)
     mean = target.field(x).exp().mean(0).view(side, side).T  # imshow has (y, x)
@@ -200,7 +201,7 @@ def history(entries: Sequence[dict], log_z: float | None = None, ax=None):
 
 def log_weights(generated: Tensor, destroyed: Tensor | None = None, log_z=None, ax=None):
     """Histograms of log w of trajectories from P_F and, if given, from P_B (each (B,))."""
-    import seaborn as sns
+    sns = need("seaborn", "plots")
 
     ax = _axes(ax)
     groups = [(generated, BLUE, "generated (mean: ELBO)")]
@@ -251,8 +252,7 @@ def images(x: Tensor, ax=None, columns: int = 10):
 
 def rank_histogram(ranks: Tensor, draws: int, ax=None, bins: int = 16):
     """How often each rank (n,) in 0..draws comes, with the band that 95% of right bars are in."""
-    from scipy.stats import binom
-
+    binom = need("scipy.stats", "plots").binom
     ax = _axes(ax)
     n, width = len(ranks), (draws + 1) / bins
     low, high = binom.interval(0.95, n, 1 / bins)

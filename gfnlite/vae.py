@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .cpu import large_matmuls
 from .energy import LOG_2PI, ClosedForm
+from .extras import need
 from .files import write_bytes
 from .mnist import mnist
 from .progress import counted
@@ -74,8 +75,7 @@ class VAE(nn.Module):
 
     def save(self, path: str | Path, half: bool = False) -> None:
         """Write the weights (as float16 if `half`) and sizes, in the format of safetensors."""
-        from safetensors.torch import save
-
+        save = need("safetensors.torch", "data").save
         tensors = {k: v.half() if half else v for k, v in self.state_dict().items()}
         write_bytes(path, save(tensors, {"sizes": json.dumps(self.sizes)}))
 
