@@ -10,7 +10,7 @@ import torch
 from . import build
 from .config import Config
 from .coordinates import Standardised
-from .files import write_bytes
+from .files import is_whole_zip, write_bytes
 from .targets import Target, named_target
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ def read(path: str | Path) -> dict:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a whole checkpoint of this format.
     """
+    if not is_whole_zip(path):
+        raise ValueError(f"{path} is not a whole gfnlite checkpoint")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
     except Exception as error:
         raise ValueError(f"{path} is not a whole gfnlite checkpoint") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:

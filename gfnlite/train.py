@@ -11,7 +11,7 @@ import torch
 
 from . import metrics
 from .energy import given
-from .files import write_bytes
+from .files import sealed, write_bytes
 from .interrupt import deferred_interrupt
 from .process import time_grid
 from .progress import progress_bar
@@ -130,7 +130,7 @@ def save(sampler: "GFNDiffusion", folder: Path) -> None:
 
 
 def _write_history(sampler: "GFNDiffusion", folder: Path) -> None:
-    lines = "".join(json.dumps(entry) + "\n" for entry in sampler.history)
+    lines = "".join(json.dumps(sealed(entry)) + "\n" for entry in sampler.history)
     write_bytes(folder / "history.jsonl", lines.encode())
 
 

@@ -1,5 +1,6 @@
 """A variational autoencoder of images, and the posterior of its latent variable as a target."""
 
+import hashlib
 import io
 import json
 import math
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from .cpu import large_matmuls
 from .energy import LOG_2PI, ClosedForm
-from .files import write_bytes
+from .files import is_whole_zip, write_bytes
 from .mnist import mnist
 from .progress import counted
 
@@ -73,11 +74,12 @@ class VAE(nn.Module):
         return torch.bernoulli(images, generator=generator) if self.binary else images
 
     def save(self, path: str | Path, half: bool = False) -> None:
-        """Write the weights (as float16 if `half`) and sizes, in the format of safetensors."""
+        """Write the weights (as float16 if `half`), sizes and a digest, as safetensors."""
         from safetensors.torch import save
 
         tensors = {k: v.half() if half else v for k, v in self.state_dict().items()}
-        write_bytes(path, save(tensors, {"sizes": json.dumps(self.sizes)}))
+        about = {"sizes": json.dumps(self.sizes)}
+        write_bytes(path, save(tensors, about | {"sha256": _digest(about["sizes"], tensors)}))
 
     @classmethod
     def load(cls, path: str | Path) -> "VAE":
@@ -93,10 +95,14 @@ class VAE(nn.Module):
             raise FileNotFoundError(f"no weights at {path}")
         try:
             with safe_open(str(path), "pt") as file:
-                sizes = json.loads((file.metadata() or {}).get("sizes", "null"))
-                weights = {name: file.get_tensor(name).float() for name in file.keys()}
+                about = file.metadata() or {}
+                sizes = json.loads(about.get("sizes", "null"))
+                weights = {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is no whole file of safetensors: {error}") from error
+        if about.get("sha256", digest := _digest(about.get("sizes", ""), weights)) != digest:
+            raise ValueError(f"{path} is damaged: its weights are not what its sha256 is of")
+        weights = {name: weight.float() for name, weight in weights.items()}
         try:
             model = cls(**sizes)
             model.load_state_dict(weights)
@@ -127,6 +133,8 @@ class VAE(nn.Module):
         generator, done = torch.Generator().manual_seed(seed), 0
         path = None if folder is None else Path(folder) / "vae.pt"
         if path and path.is_file():
+            if not is_whole_zip(path):
+                raise ValueError(f"{path} is damaged: remove it, and the training starts anew")
             state = torch.load(path, weights_only=True)
             if state["sizes"] != self.sizes:
                 raise ValueError(f"{path} is of sizes {state['sizes']}, not {self.sizes}")
@@ -147,6 +155,15 @@ class VAE(nn.Module):
                 torch.save(state | {"sizes": self.sizes}, buffer)
                 write_bytes(path, buffer.getvalue())
         return self.requires_grad_(False)
+
+
+def _digest(sizes: str, weights: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(sizes.encode())
+    for name in sorted(weights):
+        weight = weights[name].cpu()
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def pretrained(binary: bool = False) -> VAE:

@@ -1,11 +1,12 @@
 """What is read of files that people or killed processes may have damaged."""
 
-import json
 from pathlib import Path
 
 import yaml
 
-__all__ = ["BadInput", "read_mapping", "read_yaml"]
+from gfnlite.files import opened, read_json
+
+__all__ = ["BadInput", "read_history", "read_mapping", "read_yaml"]
 
 
 class BadInput(ValueError):
@@ -15,10 +16,21 @@ class BadInput(ValueError):
 def read_mapping(path: Path) -> dict:
     """A mapping that is kept as JSON; empty if there is none, or none that can be read."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        found = read_json(path)
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def read_history(path: Path) -> list[dict]:
+    """The entries of a history.jsonl, up to the first that cannot be read."""
+    entries = []
+    try:
+        for line in path.read_bytes().splitlines():
+            entries.append(opened(line))
+    except (OSError, ValueError):
+        pass
+    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def read_yaml(path: Path) -> object:
