@@ -76,7 +76,10 @@ def page(folder: Path) -> Path:
 
 
 def _curves(seed: Path) -> list[str]:
-    history, drawn = read_history(seed / "history.jsonl"), []
+    path, drawn = seed / "history.jsonl", []
+    history = read_history(path)
+    if path.exists() and len(path.read_bytes().splitlines()) > len(history):
+        drawn.append(f"  history.jsonl is damaged after {len(history)} entries")
     for name in ("elbo", "eubo"):
         values = [e[name] for e in history if isinstance(e.get(name), int | float)]
         if values:

@@ -19,7 +19,7 @@ import gfnlite as gl
 from ..experiments import Run
 from .process import ROOT
 
-__all__ = ["SEEDS", "build", "cost"]
+__all__ = ["SEEDS", "build", "cost", "finish"]
 
 SEEDS = {"smoke": 1, "quick": 3, "full": 5}  # in a run, as in the experiments
 TASKS = ("9gmm", "25gmm", "40gmm", "manywell32", "manywell64", "funnel", "easy_funnel")
@@ -54,11 +54,11 @@ def build(root: Path, count: int) -> list[Run]:
         ]  # fmt: skip
     numbers = random.Random(0)
     for run in made:
-        _finish(run, root / "reproduce" / "runs" / run.name, numbers)
+        finish(run, root / "reproduce" / "runs" / run.name, numbers)
     return made
 
 
-def _finish(run: Run, folder: Path, numbers: random.Random) -> None:
+def finish(run: Run, folder: Path, numbers: random.Random) -> None:
     """What `runner.execute` leaves, without waiting for the disk."""
     about = {name: getattr(run, name) for name in "task method profile notebook overrides".split()}
     commits = {str(seed): ["0123abc"] for seed in run.seeds}
@@ -100,4 +100,8 @@ def cost(root: Path, *words: str) -> tuple[float, float, float]:
     seconds = time.monotonic() - began
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, words)
-    return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    return (
+        seconds,
+        used.ru_utime + used.ru_stime,
+        used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6,
+    )
