@@ -94,6 +94,8 @@ def _train_team(samplers, until, folders, progress, callbacks, compile, data) ->
                     # what each has cost: together they cost less than one by one
                     sampler.seconds = before[s] + (time.monotonic() - began) / len(team)
                 if team.iteration % log_every == 0 or team.iteration == until:
+                    if callbacks:  # which may save a sampler
+                        team.share()
                     for s, (sampler, folder) in enumerate(zip(samplers, folders, strict=True)):
                         sampler.history.append(_measure(team, s, losses[s].item()))
                         if folder is not None:

@@ -2,7 +2,8 @@
 
 Bits are flipped and files cut short, at places that are always the same ones. A fault is detected
 if reading says so, naming the file, and the run is one that `run` would go on with; harmless if all
-that is read is as before; and lost if neither, which must never be. Counts go to results/bench/faults.json.
+that is read is as before; and lost if neither, which must never be. Counts go to
+results/bench/faults.json.
 """
 
 import contextlib
