@@ -1,13 +1,25 @@
-"""Files that are either whole or not there: written to a temporary name, then renamed."""
+"""Files that are either whole or not there: written to a temporary name, then renamed.
 
+Mappings that are kept as JSON say their own digest, so that a flipped bit is not taken for a
+number.
+"""
+
+import errno
+import hashlib
 import json
 import os
 import re
 import tempfile
+import zipfile
 from pathlib import Path
 
-__all__ = ["remove_leftovers", "as_json", "write_bytes", "write_json"]
+__all__ = [
+    "as_json", "is_whole_zip", "opened", "read_json", "remove_leftovers", "sealed", "write_bytes",
+    "write_json",
+]  # fmt: skip
 
+SEAL = "sha256"
+SPACES = b" \t\r\n"  # say nothing: a file that was laid out anew is the same
 
 UMASK = os.umask(0)  # it can only be read by setting it
 os.umask(UMASK)
@@ -31,14 +43,86 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         raise
 
 
-def as_json(value) -> bytes:
-    """`value` as readable JSON; raises ValueError for a NaN or an infinity."""
-    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+def sealed(value: dict) -> dict:
+    """The mapping with a last key "sha256", the digest of all the others."""
+    value = {name: part for name, part in value.items() if name != SEAL}
+    return value | {SEAL: _digest(json.dumps(value | {SEAL: ""}).encode())}
+
+
+def opened(data: bytes):
+    """What JSON says; a mapping without its "sha256", if it has one.
+
+    Raises:
+        ValueError: if it is no JSON, or says something else than its "sha256" is of.
+    """
+    try:
+        value = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if isinstance(value, dict) and SEAL in value and value.pop(SEAL) != _digest(data):
+        raise ValueError(f'it says something else than its "{SEAL}" is of')
+    return value
+
+
+def as_json(value, indent: int | None = 1) -> bytes:
+    """`value` as JSON, a mapping sealed; raises ValueError for a NaN or an infinity.
+
+    With `indent` None on one line, which is written many times faster.
+    """
+    value = sealed(value) if isinstance(value, dict) else value
+    return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()
 
 
 def write_json(path: str | Path, value) -> None:
-    """Write `value` as readable JSON; a NaN or an infinity is refused, not written."""
+    """Write `value` as readable JSON; a NaN or an infinity is refused, not written.
+
+    A mapping gets a last key "sha256", a digest by which `read_json` knows damage.
+    """
     write_bytes(path, as_json(value))
+
+
+def read_json(path: str | Path):
+    """What `write_json` wrote; a file without a digest is taken as it is.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged.
+    """
+    try:
+        return opened(_read(path))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _read(path: str | Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+    with open(path, "rb") as file:  # a network's file that was replaced is there when asked again
+        return file.read()
+
+
+def is_whole_zip(path: str | Path) -> bool:
+    """Whether a file of `torch.save` is as it was written, which `torch.load` does not ask.
+
+    It is a zip file, with a checksum of each part.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except FileNotFoundError:
+        raise
+    except Exception:  # whatever a flipped bit makes of it
+        return False
+
+
+def _digest(data: bytes) -> str:
+    """Of all that is written before the seal."""
+    before, _, _ = data.translate(None, SPACES).rpartition(f'"{SEAL}":'.encode())
+    return hashlib.sha256(before).hexdigest()
 
 
 def remove_leftovers(folder: str | Path) -> None:

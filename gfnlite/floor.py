@@ -7,6 +7,7 @@ sampler trained so cannot be better than that, beyond sampling noise, and need n
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
@@ -43,11 +44,7 @@ def floor(target: Target, steps: int, sigma2: float) -> float | None:
     """
     if isinstance(target, ManyWell):
         wells = target.dim // 2
-        log_z1 = target.log_z / wells - 0.5 * LOG_2PI
-        gap = -_extrapolated(lambda x: _log_well(x) - log_z1, steps, sigma2, 4.0, 0.0025)
-        if sigma2 != 1:  # at 1 the Gaussian coordinates are the process's own
-            gap -= _extrapolated(lambda x: -0.5 * (x**2 + LOG_2PI), steps, sigma2, 8.0, 0.005)
-        return wells * gap
+        return wells * _well_gap(target.log_z / wells - 0.5 * LOG_2PI, steps, sigma2)
     axes = _grid_axes(target) if isinstance(target, GMM) else None
     if axes is None:
         return None
@@ -115,6 +112,14 @@ def _extrapolated(log_r, steps, sigma2, limit, spacing) -> float:
     grids = (spacing, spacing / 2)
     coarse, fine = (best_elbo(log_r, steps, sigma2, limit, h) for h in grids)
     return (4 * fine - coarse) / 3
+
+
+@cache  # the same for every number of wells
+def _well_gap(log_z1: float, steps: int, sigma2: float) -> float:
+    gap = -_extrapolated(lambda x: _log_well(x) - log_z1, steps, sigma2, 4.0, 0.0025)
+    if sigma2 != 1:  # at 1 the Gaussian coordinates are the process's own
+        gap -= _extrapolated(lambda x: -0.5 * (x**2 + LOG_2PI), steps, sigma2, 8.0, 0.005)
+    return gap
 
 
 def _log_well(x: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Self
@@ -29,10 +29,11 @@ class Settings:
     """
 
     def __post_init__(self):
-        hints = _hints(type(self))
-        for field in dataclasses.fields(self):
-            value = _checked(field, hints[field.name], getattr(self, field.name))
-            object.__setattr__(self, field.name, value)  # an int given for a float becomes one
+        for name, (field, kind, optional) in _rules(type(self)).items():
+            value = getattr(self, name)
+            if value is not field.default:  # most are, and a large grid checks a million of them
+                # an int given for a float becomes one
+                object.__setattr__(self, name, _checked(field, kind, optional, value))
         for wrong, message in self._conflicts():
             if wrong:
                 raise ValueError(message)
@@ -46,7 +47,9 @@ class Settings:
         Raises:
             ValueError: for an unknown setting, or as the class does.
         """
-        known = [field.name for field in dataclasses.fields(self)]
+        if not changes:
+            return self
+        known = _rules(type(self))
         for name in changes:
             if name not in known:
                 raise ValueError(f"unknown setting {name!r}; known: {', '.join(known)}")
@@ -68,34 +71,44 @@ class Settings:
         return "\n".join(lines)
 
 
-# Evaluating the annotations takes longer than checking the values.
-_hints = cache(typing.get_type_hints)
+@cache  # evaluating the annotations takes longer than checking the values
+def _rules(record: type[Settings]) -> dict[str, tuple[dataclasses.Field, type, bool]]:
+    """Of each field: itself, its type, and whether it may be None."""
+    hints, rules = typing.get_type_hints(record), {}
+    for field in dataclasses.fields(record):
+        hint = hints[field.name]
+        optional = isinstance(hint, types.UnionType)
+        rules[field.name] = field, typing.get_args(hint)[0] if optional else hint, optional
+    return rules
 
 
-def _checked(field: dataclasses.Field, hint, value):
-    rule, label = field.metadata, f"{field.name}={value!r}"
-    optional = isinstance(hint, types.UnionType)
-    kind = typing.get_args(hint)[0] if optional else hint
+def _checked(field: dataclasses.Field, kind: type, optional: bool, given):
+    value = given
     if optional and value is None:
         return None
-    number = {int: numbers.Integral, float: numbers.Real}.get(kind)  # NumPy's too, never a bool
-    if number and isinstance(value, number) and not isinstance(value, bool):
-        value = kind(value)
+    if type(value) is not kind:
+        number = {int: numbers.Integral, float: numbers.Real}.get(kind)  # NumPy's too, never a bool
+        if number and isinstance(value, number) and not isinstance(value, bool):
+            value = kind(value)
+    if wrong := _wrong(field.metadata, kind, value):
+        raise ValueError(f"{field.name}={given!r} {wrong}")
+    return value
+
+
+def _wrong(rule: Mapping, kind: type, value) -> str | None:
     if type(value) is not kind:
         hint_yaml = ""
         if kind is float and isinstance(value, str):
             hint_yaml = " (YAML reads 1e-3 as text: write 1.0e-3)"
-        raise ValueError(
-            f"{label} has type {type(value).__name__}, must be {kind.__name__}{hint_yaml}"
-        )
+        return f"has type {type(value).__name__}, must be {kind.__name__}{hint_yaml}"
     if kind is float and not math.isfinite(value):
-        raise ValueError(f"{label} must be finite")
+        return "must be finite"
     if rule["choices"] is not None and value not in rule["choices"]:
-        raise ValueError(f"{label} is unknown; allowed: {', '.join(rule['choices'])}")
+        return f"is unknown; allowed: {', '.join(rule['choices'])}"
     if rule["above"] is not None and value <= rule["above"]:
-        raise ValueError(f"{label} must be greater than {rule['above']}")
+        return f"must be greater than {rule['above']}"
     if rule["low"] is not None and value < rule["low"]:
-        raise ValueError(f"{label} must be at least {rule['low']}")
+        return f"must be at least {rule['low']}"
     if rule["high"] is not None and value > rule["high"]:
-        raise ValueError(f"{label} must be at most {rule['high']}")
-    return value
+        return f"must be at most {rule['high']}"
+    return None

@@ -11,7 +11,7 @@ import torch
 
 from . import metrics
 from .energy import given
-from .files import write_bytes
+from .files import sealed, write_bytes
 from .interrupt import deferred_interrupt
 from .process import time_grid
 from .progress import progress_bar
@@ -94,6 +94,8 @@ def _train_team(samplers, until, folders, progress, callbacks, compile, data) ->
                     # what each has cost: together they cost less than one by one
                     sampler.seconds = before[s] + (time.monotonic() - began) / len(team)
                 if team.iteration % log_every == 0 or team.iteration == until:
+                    if callbacks:  # which may save a sampler
+                        team.share()
                     for s, (sampler, folder) in enumerate(zip(samplers, folders, strict=True)):
                         sampler.history.append(_measure(team, s, losses[s].item()))
                         if folder is not None:
@@ -130,7 +132,7 @@ def save(sampler: "GFNDiffusion", folder: Path) -> None:
 
 
 def _write_history(sampler: "GFNDiffusion", folder: Path) -> None:
-    lines = "".join(json.dumps(entry) + "\n" for entry in sampler.history)
+    lines = "".join(json.dumps(sealed(entry)) + "\n" for entry in sampler.history)
     write_bytes(folder / "history.jsonl", lines.encode())
 
 

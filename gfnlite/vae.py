@@ -1,5 +1,6 @@
 """A variational autoencoder of images, and the posterior of its latent variable as a target."""
 
+import hashlib
 import io
 import json
 import math
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checkpoint import load_state
 from .cpu import large_matmuls
 from .energy import LOG_2PI, ClosedForm
 from .extras import need
@@ -74,10 +76,11 @@ class VAE(nn.Module):
         return torch.bernoulli(images, generator=generator) if self.binary else images
 
     def save(self, path: str | Path, half: bool = False) -> None:
-        """Write the weights (as float16 if `half`) and sizes, in the format of safetensors."""
+        """Write the weights (as float16 if `half`), sizes and a digest, as safetensors."""
         save = need("safetensors.torch", "data").save
         tensors = {k: v.half() if half else v for k, v in self.state_dict().items()}
-        write_bytes(path, save(tensors, {"sizes": json.dumps(self.sizes)}))
+        about = {"sizes": json.dumps(self.sizes)}
+        write_bytes(path, save(tensors, about | {"sha256": _digest(about["sizes"], tensors)}))
 
     @classmethod
     def load(cls, path: str | Path) -> "VAE":
@@ -93,10 +96,13 @@ class VAE(nn.Module):
             raise FileNotFoundError(f"no weights at {path}")
         try:
             with safe_open(str(path), "pt") as file:
-                sizes = json.loads((file.metadata() or {}).get("sizes", "null"))
-                weights = {name: file.get_tensor(name).float() for name in file.keys()}
+                about = file.metadata() or {}
+                sizes = json.loads(about.get("sizes", "null"))
+                weights = {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is no whole file of safetensors: {error}") from error
+        if about.get("sha256", digest := _digest(about.get("sizes", ""), weights)) != digest:
+            raise ValueError(f"{path} is damaged: its weights are not what its sha256 is of")
         try:
             model = cls(**sizes)
             model.load_state_dict(weights)
@@ -127,13 +133,9 @@ class VAE(nn.Module):
         generator, done = torch.Generator().manual_seed(seed), 0
         path = None if folder is None else Path(folder) / "vae.pt"
         if path and path.is_file():
-            try:
-                state = torch.load(path, weights_only=True)  # data only: nothing in it is executed
-                sizes = state["sizes"]
-            except Exception as error:
-                raise ValueError(f"{path} is not a whole checkpoint of a VAE") from error
-            if sizes != self.sizes:
-                raise ValueError(f"{path} is of sizes {sizes}, not {self.sizes}")
+            state = load_state(path, "checkpoint of a VAE: remove it, and the training starts anew")
+            if state.get("sizes") != self.sizes:
+                raise ValueError(f"{path} is of sizes {state.get('sizes')}, not {self.sizes}")
             self.load_state_dict(state["model"])
             optimiser.load_state_dict(state["optimiser"])
             generator.set_state(state["generator"])
@@ -147,10 +149,18 @@ class VAE(nn.Module):
             if path:
                 state = {"model": self.state_dict(), "optimiser": optimiser.state_dict()}
                 state |= {"generator": generator.get_state(), "epochs": epoch + 1}
-                buffer = io.BytesIO()
-                torch.save(state | {"sizes": self.sizes}, buffer)
+                torch.save(state | {"sizes": self.sizes}, buffer := io.BytesIO())
                 write_bytes(path, buffer.getvalue())
         return self.requires_grad_(False)
+
+
+def _digest(sizes: str, weights: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(sizes.encode())
+    for name in sorted(weights):
+        weight = weights[name].cpu()
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def pretrained(binary: bool = False) -> VAE:

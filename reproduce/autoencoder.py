@@ -1,7 +1,6 @@
 """The autoencoder that comes with gfnlite: how it was trained, and how good it is."""
 
 import hashlib
-import json
 import time
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save
 
 import gfnlite as gl
-from gfnlite.files import write_bytes
+from gfnlite.files import read_json, write_bytes
 from gfnlite.importance import Truth, adaptive_importance_sampling
 from gfnlite.mnist import mnist
 from gfnlite.vae import VAE, VAEPosterior, pretrained
@@ -67,7 +66,7 @@ def train(binary: bool, epochs: int) -> dict:
         "test_elbo": elbo.mean().item(),
         "test_elbo_se": (elbo.std() / len(elbo) ** 0.5).item(),
     }
-    known = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+    known = read_json(RESULT) if RESULT.is_file() else {}
     gl.write_json(RESULT, known | {name: entry})
     return entry
 
@@ -78,7 +77,7 @@ def load_truth(target: VAEPosterior, split: str) -> Truth:
     Raises:
         ValueError: if it was found with other weights than those that are shipped.
     """
-    images, known = mnist(split), json.loads(TRUTH.read_text())
+    images, known = mnist(split), read_json(TRUTH)
     if known["weights_sha256"] != _digest():
         raise ValueError(f"{TRUTH} is of other weights: python -m reproduce vae --truth")
     found = known["sets"][images.name]

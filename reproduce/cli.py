@@ -1,6 +1,7 @@
 """What all commands share: the group, options that take several words, errors of one line."""
 
 import dataclasses
+import gc
 import sys
 
 import click
@@ -113,6 +114,7 @@ def chosen(only, profile, seeds=None, settings=(), track=None) -> list[experimen
 
 def entry() -> None:
     """Run the command line; the user's mistakes are one line and exit code 2."""
+    gc.freeze()  # what was imported stays: no collection among many runs has to look at it
     try:
         main(standalone_mode=False)
     except BadInput as error:

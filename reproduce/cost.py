@@ -1,6 +1,5 @@
 """How long a run will take: as measured before, or from the benchmark of single training steps."""
 
-import json
 import math
 import os
 import statistics
@@ -10,6 +9,7 @@ from functools import cache
 import torch
 
 import gfnlite as gl
+from gfnlite.files import read_json
 
 from . import report, runner
 from .experiments import Run
@@ -203,7 +203,7 @@ def human(seconds: float | None) -> str:
 def _rows(task: str) -> list[dict]:
     """The task's committed rows that were run."""
     path = report.FOLDER / f"{task}.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = read_json(path)["rows"] if path.exists() else []
     return [row for row in rows if row["seeds"]]
 
 
@@ -217,7 +217,7 @@ def _measured(run: Run) -> dict | None:
 def _entries(part: str, threads: int) -> tuple[list[dict], dict]:
     """A part of the benchmark with these threads, or else with those there are."""
     path = report.FOLDER / "bench" / f"{part}.json"
-    runs = json.loads(path.read_text())["runs"] if path.exists() else []
+    runs = read_json(path)["runs"] if path.exists() else []
     runs = [run for run in runs if run["environment"]["device"] == "cpu"]
     if not runs:
         raise Unknown(f"there is no {path.name} of the benchmark")

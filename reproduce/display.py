@@ -1,6 +1,5 @@
 """What is seen of runs while they run: bars on a terminal, lines elsewhere."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from . import runner
 from .experiments import Run
 from .pool import Watcher
+from .reading import read_history
 
 __all__ = ["fraction_done", "last_entry", "watching"]
 
@@ -20,14 +20,9 @@ LINE_EVERY = 60.0  # seconds between two lines about a run, where no bar moves
 
 
 def last_entry(folder: Path) -> dict | None:
-    """The newest line of a seed's history; None if there is none, or none that can be read."""
-    try:
-        lines = (folder / "history.jsonl").read_bytes().splitlines()
-        entry = json.loads(lines[-1])
-    except (OSError, ValueError, IndexError):
-        return None
-    whole = isinstance(entry, dict) and isinstance(entry.get("iteration"), int)
-    return entry if whole else None
+    """The newest whole entry of a seed's history; None if there is none."""
+    entries = read_history(folder / "history.jsonl")
+    return next((e for e in reversed(entries) if isinstance(e.get("iteration"), int)), None)
 
 
 def fraction_done(run: Run) -> float:

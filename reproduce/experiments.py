@@ -8,7 +8,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import yaml
@@ -18,7 +18,7 @@ import gfnlite as gl
 from .reading import BadInput, read_yaml
 
 __all__ = [
-    "BadInput", "Run", "check", "check_seeds", "command", "load", "notebook_parameters",
+    "BadInput", "Run", "check", "check_seeds", "command", "defaults", "load", "notebook_parameters",
     "parameters", "parse_settings", "select",
 ]  # fmt: skip
 
@@ -53,7 +53,7 @@ class Run:
     def __post_init__(self):
         object.__setattr__(self, "published", self.published or self.task)
 
-    @property
+    @cached_property
     def config(self) -> gl.Config | gl.annealing.Annealing:
         """The resolved settings."""
         preset = gl.annealing.preset if self.method in gl.annealing.METHODS else gl.preset
@@ -62,10 +62,10 @@ class Run:
     @property
     def chosen(self) -> dict[str, object]:
         """The settings that are not as everywhere else: a new one renames no finished run."""
-        usual = dataclasses.asdict(type(self.config)())
-        return {k: v for k, v in dataclasses.asdict(self.config).items() if v != usual[k]}
+        usual = defaults(type(self.config))
+        return {k: v for k, v in vars(self.config).items() if v != usual[k]}
 
-    @property
+    @cached_property
     def name(self) -> str:
         """`<task>-<method>-<profile>-<hash of the settings>`; seeds share the folder."""
         settings = json.dumps(self.chosen, sort_keys=True)
@@ -76,6 +76,12 @@ class Run:
     def folder(self) -> Path:
         """Where the run keeps everything."""
         return RUNS / self.name
+
+
+@cache
+def defaults(kind: type[gl.Config] | type[gl.annealing.Annealing]) -> dict[str, object]:
+    """What each setting is where nothing is said of it."""
+    return vars(kind())
 
 
 def check(run: Run) -> None:
@@ -219,9 +225,14 @@ def notebook_parameters(notebook: str) -> frozenset[str]:
     return frozenset(node.target.id for node in ast.parse(source).body)
 
 
+@cache
+def _said(path: Path, _modified: int) -> object:
+    return read_yaml(path)
+
+
 @cache  # a report asks for them dozens of times
-def _read(path: Path, _modified: int, profile: str, given: tuple[int, ...] | None) -> list[Run]:
-    data = read_yaml(path)
+def _read(path: Path, modified: int, profile: str, given: tuple[int, ...] | None) -> list[Run]:
+    data = _said(path, modified)
     if not isinstance(data, dict):
         raise BadInput(f"{path.name}: must be a mapping with the keys {', '.join(KEYS)}")
     for key, value in data.items():

@@ -1,12 +1,16 @@
 """What is read of files that people or killed processes may have damaged."""
 
-import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-__all__ = ["BadInput", "leads_out", "printable", "read_mapping", "read_yaml"]
+from gfnlite.files import opened, read_json
+
+__all__ = [
+    "BadInput", "leads_out", "printable", "read_history", "read_mapping", "read_yaml",
+]  # fmt: skip
 
 
 class BadInput(ValueError):
@@ -16,10 +20,21 @@ class BadInput(ValueError):
 def read_mapping(path: Path) -> dict:
     """A mapping that is kept as JSON; empty if there is none, or none that can be read."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        found = read_json(path)
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def read_history(path: Path) -> list[dict]:
+    """The entries of a history.jsonl, up to the first that cannot be read."""
+    entries = []
+    try:
+        for line in path.read_bytes().splitlines():
+            entries.append(opened(line))
+    except (OSError, ValueError):
+        pass
+    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def leads_out(folder: Path) -> str | None:
@@ -27,13 +42,24 @@ def leads_out(folder: Path) -> str | None:
 
     Through one in a run that came from elsewhere, other files here would be read or written.
     """
-    home = Path(os.path.realpath(folder.parent), folder.name)
-    # What a tracker links to is its own: nothing here goes there.
-    tracker = folder / "wandb"
-    for path in (folder, *(p for p in folder.rglob("*") if tracker not in p.parents)):
-        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(home):
-            return printable(str(path.relative_to(folder.parent)))
+    home = os.path.join(os.path.realpath(folder.parent), folder.name)
+    for path in (folder, *_links(folder)) if folder.is_symlink() else _links(folder):
+        if os.path.commonpath((home, os.path.realpath(path))) != home:
+            return printable(os.path.relpath(path, folder.parent))
     return None
+
+
+def _links(folder: str | Path, but: str = "wandb") -> Iterator[str]:
+    """Every symbolic link below a folder, but those of a tracker, by which nothing here goes."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:  # there is none
+        return
+    for entry in entries:
+        if entry.is_symlink():
+            yield entry.path
+        elif entry.is_dir() and entry.name != but:
+            yield from _links(entry.path, "")
 
 
 def printable(text: str) -> str:

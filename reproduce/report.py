@@ -7,12 +7,12 @@ Results of a task are {"task", "true_log_z", "floor": {"delta_log_z", "steps", "
 <task>.csv, and the forest plots of the paper's columns as <task>.svg.
 """
 
-import json
-import statistics
+import math
+import os
 from pathlib import Path
 
 import gfnlite as gl
-from gfnlite.files import as_json, write_bytes
+from gfnlite.files import as_json, read_json, write_bytes
 
 from . import experiments, export, investigations, reasons
 from .experiments import BadInput, Run
@@ -53,22 +53,21 @@ def collect(notes: list[str]) -> list[dict]:
 def _row(folder: Path) -> dict:
     if link := leads_out(folder):
         raise BadInput(f"left out, {link} is a symbolic link that leads out of it")
-    about = json.loads((folder / "config.json").read_text())
-    record = json.loads((folder / "run.json").read_text())
+    about, record = read_json(folder / "config.json"), read_json(folder / "run.json")
     if record["status"] != "done":
         raise BadInput(f"left out, its status is {record['status']}")
-    seeds = sorted(int(path.parent.name[5:]) for path in folder.glob("seed-*/metrics.json"))
+    seeds = _seeds(folder, record)
     run = Run(
         about["task"], about["method"], about["profile"], tuple(seeds), about["notebook"],
         about["overrides"],
     )  # fmt: skip
-    if is_stale(folder):
+    if is_stale(about):
         raise BadInput("left out, made with settings that have changed since")
     # Results are kept in a file of the task's name.
     for name, known in (("task", gl.TASKS), ("profile", gl.PROFILES)):
         if about[name] not in known:
             raise BadInput(f"left out, {name}={about[name]!r} is unknown")
-    per_seed = [_metrics(run, folder / f"seed-{seed}" / "metrics.json") for seed in seeds]
+    per_seed = [_metrics(run, f"{folder}/seed-{seed}/metrics.json") for seed in seeds]
     changed = ", ".join(f"{name}={value}" for name, value in run.overrides.items())
     metrics = {name: summary([seed[name] for seed in per_seed]) for name in METRICS}
     for name in SOME_HAVE:
@@ -88,9 +87,19 @@ def _row(folder: Path) -> dict:
     }
 
 
-def _metrics(run: Run, path: Path) -> dict:
+def _seeds(folder: Path, record: dict) -> list[int]:
+    """Those that it was last run with, which must have their metrics, and earlier ones that do."""
+    # The record tells what a folder of a network, or of thousands, is slow to list.
+    earlier = record.get("commits") or [
+        name[5:] for name in os.listdir(folder) if name.startswith("seed-")
+    ]
+    kept = {int(seed) for seed in earlier if os.path.exists(f"{folder}/seed-{seed}/metrics.json")}
+    return sorted(kept | set(record.get("seeds", ())))
+
+
+def _metrics(run: Run, path: str) -> dict:
     """Metrics of a seed; files once had the size of this error only, and later both its parts."""
-    metrics = json.loads(path.read_text())
+    metrics = read_json(path)
     truth, estimate = metrics["true_log_z"], metrics.get("paper_log_z_is")
     if truth is not None and estimate is not None:
         metrics["delta_log_z_rw"] = truth - estimate
@@ -118,8 +127,11 @@ def summary(values: list) -> dict | None:
     """Mean, spread (None: of one) and values of a metric over seeds; None if a seed has none."""
     if any(value is None for value in values):
         return None
-    spread = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.fmean(values), "std": spread, "values": values}
+    mean, spread = math.fsum(values) / len(values), None
+    if len(values) > 1:  # as statistics.stdev, whose exact fractions take twenty times as long
+        square = math.fsum((value - mean) ** 2 for value in values)
+        spread = math.sqrt(square / (len(values) - 1))
+    return {"mean": mean, "std": spread, "values": values}
 
 
 def write_local(rows: list[dict]) -> None:
@@ -131,7 +143,7 @@ def write_local(rows: list[dict]) -> None:
         mine = [row for row in rows if row["task"] == task]
         result = table(task, mine)
         result["rows"] = [row for row in result["rows"] if row["seeds"]]
-        gl.write_json(local / f"{task}.json", result)
+        write_bytes(local / f"{task}.json", as_json(result, indent=None))
 
 
 def write_committed(
@@ -154,7 +166,8 @@ def write_committed(
         asked[name] = investigations.read(FOLDER.parent / f"{name}.yaml")
     if not allow_dirty:
         rows = [row for row in rows if not _dirty(row, notes)]
-    changed = [row for row in rows if row["changed"]]
+    named = {row["run"].name for entries in asked.values() for e in entries for row in e["rows"]}
+    changed = [row for row in rows if row["changed"] and row["runs"][0] in named]
     rows = [row for row in rows if row["profile"] != "smoke" and not row["changed"]]
     if not replace:
         rows = [row for row in rows if not _poorer(row, committed, notes)]
@@ -187,7 +200,13 @@ def write_committed(
 
 def read_committed() -> dict[str, dict]:
     """The committed results of every task."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+    try:
+        found = {path.stem: read_json(path) for path in sorted(FOLDER.glob("*.json"))}
+    except ValueError as error:
+        raise BadInput(
+            f'{error}. Take it from git; or, if it was changed by hand or a merge, its "sha256" '
+            "out: `report` writes it anew"
+        ) from error
     return {task: result for task, result in found.items() if "rows" in result}
 
 

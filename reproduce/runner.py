@@ -1,7 +1,6 @@
 """One run: a notebook executed by papermill into its run folder, resumable at any moment."""
 
 import dataclasses
-import json
 import re
 import resource
 import time
@@ -9,18 +8,18 @@ import traceback
 from pathlib import Path
 
 import gfnlite as gl
-from gfnlite.files import remove_leftovers
+from gfnlite.files import is_whole_zip, read_json, remove_leftovers
 from gfnlite.machine import device_name, peak_memory
 
-from .experiments import Run
+from .experiments import Run, defaults
 from .lock import is_locked, locked
 from .provenance import code_label, now, provenance
 from .reading import leads_out, read_mapping
 from .stopping import GRACE, Stop, Stopped, stoppable
 
 __all__ = [
-    "amend", "execute", "finished", "folder_status", "is_stale", "missing_seeds", "record_of",
-    "status", "why_not",
+    "amend", "execute", "finished", "folder_status", "is_stale", "look", "missing_seeds",
+    "record_of", "status", "why_not",
 ]  # fmt: skip
 
 
@@ -40,8 +39,16 @@ def why_not(run: Run) -> str | None:
 
 
 def missing_seeds(run: Run) -> list[int]:
-    """Seeds of the run that have no metrics yet."""
-    return [s for s in run.seeds if not (run.folder / f"seed-{s}" / "metrics.json").exists()]
+    """Seeds of the run that have no metrics yet, or damaged ones."""
+    folder = run.folder
+    return [seed for seed in run.seeds if not _has_metrics(f"{folder}/seed-{seed}/metrics.json")]
+
+
+def _has_metrics(path: str) -> bool:
+    try:
+        return isinstance(read_json(path), dict)
+    except (OSError, ValueError):
+        return False
 
 
 def record_of(folder: Path) -> dict:
@@ -55,33 +62,47 @@ def status(run: Run) -> str:
 
 
 def folder_status(folder: Path, ours: bool = False) -> str:
-    """The same of a folder; unreadable if run.json is there and damaged.
+    """The same of a folder; unreadable if its run.json or config.json is there and damaged.
 
     Args:
         folder: of a run.
         ours: this process holds its lock, so that nobody else works in it.
     """
+    return look(folder, ours)[0]
+
+
+def look(folder: Path, ours: bool = False) -> tuple[str, dict]:
+    """`folder_status`, and run.json as far as it can be read."""
 
     def at_work() -> bool:
         return not ours and is_locked(folder)
 
-    if not (folder / "run.json").exists():
-        return "running" if at_work() else "missing"
-    state = record_of(folder).get("status")
-    if state == "running" and not at_work():
-        state = record_of(folder).get("status")  # it may have ended between the two looks
-        state = "interrupted" if state == "running" else state
+    record = record_of(folder)
+    if not record and not (folder / "run.json").exists():
+        return "running" if at_work() else "missing", record
+    if record.get("status") == "running" and not at_work():
+        record = record_of(folder)  # it may have ended between the two looks
+        if record.get("status") == "running":
+            record["status"] = "interrupted"
+    state = record.get("status")
     if state not in ("running", "done", "failed", "interrupted"):
-        return "unreadable"
-    return "stale" if state != "running" and is_stale(folder) else state
+        return "unreadable", record
+    if state == "running":
+        return state, record
+    try:
+        stale = is_stale(read_json(folder / "config.json"))
+    except FileNotFoundError:  # nothing ran there
+        return state, record
+    except (OSError, ValueError):
+        return "unreadable", record
+    return "stale" if stale else state, record
 
 
-def is_stale(folder: Path) -> bool:
-    """Whether what is kept in the folder was made with settings that can no longer be made.
+def is_stale(about: dict) -> bool:
+    """Whether what config.json is about was made with settings that can no longer be made.
 
     A setting that did not exist then is at its default now, or the run had another name.
     """
-    about = read_mapping(folder / "config.json")
     try:
         made = about["config"]
         names = (about["task"], about["method"], about["profile"])
@@ -90,8 +111,7 @@ def is_stale(folder: Path) -> bool:
         return True
     except (KeyError, TypeError):  # nothing ran there, or nothing can be told
         return False
-    usual = dataclasses.asdict(type(now)())
-    return isinstance(made, dict) and usual | made != dataclasses.asdict(now)
+    return isinstance(made, dict) and defaults(type(now)) | made != vars(now)
 
 
 def execute(run: Run, limit: float | None = None, grace: float = GRACE) -> str:
@@ -125,11 +145,13 @@ def _execute(run: Run, handle: int, stop: Stop) -> str:
 
     folder, before = run.folder, record_of(run.folder)
     remove_leftovers(folder)  # of a process that was killed
+    damaged = _remove_damaged(run)
     (folder / "machine.json").unlink(missing_ok=True)
     config = {"task": run.task, "method": run.method, "profile": run.profile}
     config |= {"notebook": run.notebook, "overrides": dict(run.overrides)}
     gl.write_json(folder / "config.json", config | {"config": dataclasses.asdict(run.config)})
     record = provenance(run) | {"seeds": list(run.seeds), "status": "running", "cause": None}
+    record["damaged"] = damaged or before.get("damaged")  # files that had to be made anew
     record["commits"] = _commits(run, before, code_label(record))
     record["device"] = _devices(run, before)
     spent = before.get("wall_seconds", 0) if before.get("status") != "done" else 0
@@ -156,6 +178,19 @@ def _execute(run: Run, handle: int, stop: Stop) -> str:
     return record["status"]
 
 
+def _remove_damaged(run: Run) -> list[str]:
+    """Remove what nothing can go on from, so that it is made anew; what it was."""
+    removed = []
+    for seed in missing_seeds(run):
+        folder = run.folder / f"seed-{seed}"
+        metrics, checkpoint = folder / "metrics.json", folder / "checkpoint.pt"
+        for path in (metrics, checkpoint):
+            if path.exists() and not (path == checkpoint and is_whole_zip(path)):
+                path.unlink()
+                removed.append(f"{folder.name}/{path.name}")
+    return removed
+
+
 def _cause(error: BaseException) -> str:
     """The last line of what went wrong, such as "ValueError: steps=0 must be at least 1"."""
     if name := getattr(error, "ename", None):  # an error of a cell
@@ -174,13 +209,13 @@ def _told(run: Run) -> dict:
     """What is known at the end: the machine, peak memory in bytes, calls of the energy."""
     told: dict = {"peak_memory": peak_memory(resource.RUSAGE_CHILDREN)}
     try:
-        told["machine"] = json.loads((run.folder / "machine.json").read_text())
+        told["machine"] = read_json(run.folder / "machine.json")
     except (OSError, ValueError):
         told["machine"] = None  # it did not get that far
     calls = 0
     for seed in run.seeds:
         try:
-            metrics = json.loads((run.folder / f"seed-{seed}" / "metrics.json").read_text())
+            metrics = read_json(run.folder / f"seed-{seed}" / "metrics.json")
             calls += metrics["energy_calls"]
         except (OSError, ValueError, KeyError, TypeError):
             continue

@@ -1,13 +1,12 @@
 """`show`: what matters of one run."""
 
-import json
 from pathlib import Path
 
 from gfnlite.files import write_bytes
 
 from . import experiments, runner
 from .experiments import BadInput
-from .reading import leads_out, printable, read_mapping
+from .reading import leads_out, printable, read_history, read_mapping
 
 __all__ = ["describe", "find", "page"]
 
@@ -87,12 +86,10 @@ def page(folder: Path) -> Path:
 
 
 def _curves(seed: Path) -> list[str]:
-    try:
-        lines = (seed / "history.jsonl").read_text().splitlines()
-        history = [_mapping(json.loads(line)) for line in lines]
-    except (OSError, ValueError):
-        return []
-    drawn = []
+    path, drawn = seed / "history.jsonl", []
+    history = read_history(path)
+    if path.exists() and len(path.read_bytes().splitlines()) > len(history):
+        drawn.append(f"  history.jsonl is damaged after {len(history)} entries")
     for name in ("elbo", "eubo"):
         values = [e[name] for e in history if isinstance(e.get(name), int | float)]
         if values:

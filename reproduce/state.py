@@ -54,7 +54,7 @@ class Standing:
 
 def standing(run: Run, queued: Queued | None = None) -> Standing:
     """Where a run stands; `queued` is what Slurm's queue says of it."""
-    state, record = runner.status(run), runner.record_of(run.folder)
+    state, record = runner.look(run.folder)
     missing = runner.missing_seeds(run)
     done = tuple(seed for seed in run.seeds if seed not in missing)
     if state == "done" and missing:  # it was run with other seeds than these
@@ -64,7 +64,7 @@ def standing(run: Run, queued: Queued | None = None) -> Standing:
         note = _place(record)
     elif state != "done" and queued:  # locks may not reach from one node to another: it knows
         state, note = ("running" if queued.running else "queued"), queued.words
-    fraction = 0.0 if state == "missing" else fraction_done(run)
+    fraction = 0.0 if state == "missing" else fraction_done(run) if missing else 1.0
     return Standing(run, state, done, fraction, _elapsed(state, record), note)
 
 
@@ -146,7 +146,8 @@ def _elapsed(state: str, record: dict) -> float | None:
         seconds = record.get("wall_seconds")
         return seconds if isinstance(seconds, int | float) else None
     try:
-        return (datetime.now(UTC) - datetime.fromisoformat(record["started"])).total_seconds()
+        elapsed = datetime.now(UTC) - datetime.fromisoformat(record["started"])
+        return max(0.0, elapsed.total_seconds())  # a clock can be set back
     except (KeyError, ValueError, TypeError):
         return None
 

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 import gfnlite as gl
-from reproduce import experiments, pool, report, runner, stopping
+from reproduce import experiments, pool, report, runner, state, stopping
 
 # A training that is over in a second, and saves its state all the time.
 BODY = """
@@ -294,6 +295,84 @@ def test_a_full_disk_is_said_and_harms_nothing(small_disk):
     assert {p: p.read_bytes() for p in before} == before
     assert [row["method"] for row in report.collect([])] == [first.method]
     ballast.unlink()
+    assert pool.run_all([second], 1)[second.name] == "done"
+
+
+def test_damaged_files_are_made_anew(house, reference):
+    (run, *_) = grid()
+    assert pool.run_all([run], 1) == {run.name: "done"}
+    metrics, checkpoint = (run.folder / f"seed-{seed}" for seed in (0, 1))
+    metrics, checkpoint = metrics / "metrics.json", checkpoint / "checkpoint.pt"
+    (run.folder / "seed-1/metrics.json").unlink()
+    metrics.write_text(metrics.read_text().replace("7", "8"))
+    data = bytearray(checkpoint.read_bytes())
+    data[len(data) // 2] ^= 1
+    checkpoint.write_bytes(data)
+    assert state.standing(run).state == "missing" and not runner.finished(run)
+    assert pool.run_all([run], 1) == {run.name: "done"}
+    damaged = runner.record_of(run.folder)["damaged"]
+    assert damaged == ["seed-0/metrics.json", "seed-1/checkpoint.pt"]
+    (row,) = report.collect([])
+    assert numbers([row])[run.method] == reference[run.method]
+    for name in ("run.json", "config.json"):
+        path = run.folder / name
+        path.write_text(path.read_text().replace("9gmm", "8gmm").replace("done", "dome"))
+        assert runner.status(run) == "unreadable" and report.collect([]) == []
+        assert pool.run_all([run], 1) == {run.name: "done"}
+        (row,) = report.collect([])
+        assert numbers([row])[run.method] == reference[run.method]
+
+
+def break_once(house, code):
+    """Have the notebook do this at its first entry of the history, unless it did before."""
+    path = house / "notebooks/fake.py"
+    once = f"""
+def once(sampler, entry):
+    if not (Path(out_dir) / "broke").exists():
+        (Path(out_dir) / "broke").touch()
+        sampler.save(Path(out_dir) / f"seed-{{sampler.seed}}" / "checkpoint.pt")
+        {code}
+ensemble.fit(folder=out_dir, progress=False, callbacks=once)
+"""
+    path.write_text(path.read_text().replace("ensemble.fit(folder=out_dir, progress=False)", once))
+
+
+BREAKS = {
+    "a dead kernel": ("import os; os.kill(os.getpid(), 9)", "DeadKernelError: Kernel died"),
+    "no memory": (
+        "import resource, torch; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**40)); "
+        "torch.empty(2**32)",
+        "(RuntimeError|MemoryError): .*allocate",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BREAKS)
+def test_what_breaks_a_cell_is_named_and_the_next_command_goes_on(house, reference, what):
+    code, cause = BREAKS[what]
+    break_once(house, code)
+    (run, *_) = grid()
+    assert pool.run_all([run], 1) == {run.name: "failed"}
+    assert re.match(cause, runner.record_of(run.folder)["cause"])
+    assert report.collect([]) == [] and runner.why_not(run) is None
+    assert pool.run_all([run], 1) == {run.name: "done"}
+    (row,) = report.collect([])
+    assert numbers([row])[run.method] == reference[run.method]
+
+
+def test_a_read_only_folder_is_said_and_harms_nothing(small_disk):
+    first, second, _ = grid()
+    assert pool.run_all([first], 1)[first.name] == "done"
+
+    def remount(how):
+        subprocess.run(["mount", "-o", f"remount,{how}", str(small_disk)], check=True)
+
+    remount("ro")
+    said = pool.run_all([second], 1)[second.name]
+    assert said.startswith("failed, Read-only file system")
+    assert [row["method"] for row in report.collect([])] == [first.method]
+    assert runner.finished(first) and runner.status(second) == "missing"
+    remount("rw")
     assert pool.run_all([second], 1)[second.name] == "done"
 
 

@@ -100,7 +100,7 @@ def measured(method="TB", profile="full", n=5, **metrics):
 def test_collect_summarises_finished_runs_only(house):
     first, _ = done_runs(seeds=[0, 1])
     record = first.folder / "run.json"
-    record.write_text(record.read_text().replace('"done"', '"interrupted"'))
+    gl.write_json(record, json.loads(record.read_text()) | {"status": "interrupted"})
     notes = []
     rows = report.collect(notes)
     assert [row["method"] for row in rows] == ["TB+Expl"]
@@ -131,7 +131,9 @@ def test_collect_leaves_out_runs_of_other_settings(house, monkeypatch):
 def test_code_without_a_history_is_unknown_and_not_reported(house):
     _, second = done_runs()
     record = second.folder / "run.json"
-    record.write_text(record.read_text().replace('"commits"', '"once"'))
+    about = json.loads(record.read_text())
+    del about["commits"]
+    gl.write_json(record, about)
     commits = {row["method"]: row["commit"] for row in report.collect([])}
     assert commits == {"TB": "0123abc", "TB+Expl": "unknown"}
     notes = []
@@ -178,7 +180,7 @@ def test_report_writes_the_schema_merges_and_repeats(house):
     first = [path.read_bytes() for path in written]
     result = json.loads(first[0])
     assert (
-        list(result) == ["task", "true_log_z", "floor", "notes", "rows"]
+        list(result) == ["task", "true_log_z", "floor", "notes", "rows", "sha256"]
         and result["true_log_z"] == 0
     )
     assert result["floor"] == {"delta_log_z": pytest.approx(0.125, abs=0.002), "steps": 100,
