@@ -10,15 +10,13 @@ import torch
 from . import build
 from .config import Config
 from .coordinates import Standardised
-from .files import is_whole_zip, write_bytes
+from .files import load_state, write_bytes
 from .targets import Target, named_target
 
 if TYPE_CHECKING:
     from .sampler import GFNDiffusion
 
-__all__ = [
-    "check", "find", "known_target", "load_state", "read", "restore", "state_of", "write",
-]  # fmt: skip
+__all__ = ["check", "find", "known_target", "read", "restore", "state_of", "write"]
 
 FORMAT = 4
 COUNTS = ("iteration", "planned", "energy_calls", "seconds")
@@ -67,25 +65,6 @@ def read(path: str | Path) -> dict:
         return state | {"config": Config(**state["config"])}
     except Exception as error:
         raise ValueError(f"{path} is not a whole gfnlite checkpoint: its config") from error
-
-
-def load_state(path: str | Path, kind: str) -> dict:
-    """What `torch.save` wrote at `path`, on the CPU; data only, nothing in it is executed.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not whole, naming the `kind` of file that it should be.
-    """
-    problem = f"{path} is not a whole {kind}"
-    if not is_whole_zip(path):
-        raise ValueError(problem)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(problem) from error
-    if not isinstance(state, dict):
-        raise ValueError(problem)
-    return state
 
 
 def check(sampler: "GFNDiffusion", state: dict, path: str | Path, seed: int | None = None) -> None:

@@ -13,9 +13,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import torch
+
 __all__ = [
-    "as_json", "is_whole_zip", "opened", "read_json", "remove_leftovers", "sealed", "write_bytes",
-    "write_json",
+    "as_json", "is_whole_zip", "load_state", "opened", "read_json", "remove_leftovers", "sealed",
+    "write_bytes", "write_json",
 ]  # fmt: skip
 
 SEAL = "sha256"
@@ -117,6 +119,25 @@ def is_whole_zip(path: str | Path) -> bool:
         raise
     except Exception:  # whatever a flipped bit makes of it
         return False
+
+
+def load_state(path: str | Path, kind: str) -> dict:
+    """What `torch.save` wrote at `path`, on the CPU; data only, nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not whole, naming the `kind` of file that it should be.
+    """
+    problem = f"{path} is not a whole {kind}"
+    if not is_whole_zip(path):
+        raise ValueError(problem)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(problem) from error
+    if not isinstance(state, dict):
+        raise ValueError(problem)
+    return state
 
 
 def _digest(data: bytes) -> str:

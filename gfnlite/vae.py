@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoint import load_state
 from .cpu import large_matmuls
 from .energy import LOG_2PI, ClosedForm
 from .extras import need
-from .files import write_bytes
+from .files import load_state, write_bytes
 from .mnist import mnist
 from .progress import counted
 

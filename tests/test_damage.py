@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import gfnlite as gl
-from gfnlite import checkpoint, files
+from gfnlite import files
 from gfnlite.files import read_json, write_json
 from reproduce import experiments, report, runner, state
 from reproduce.bench import faults, grid
@@ -32,7 +32,7 @@ def test_no_damage_at_500_places_is_taken_for_a_result(kept):
 def test_without_digests_and_checksums_it_would_be(kept, monkeypatch):
     """The twin: the same damage to the same files, read as they were read before."""
     monkeypatch.setattr(files, "_digest", lambda data: read_seal(data))
-    monkeypatch.setattr(checkpoint, "is_whole_zip", lambda path: True)
+    monkeypatch.setattr(files, "is_whole_zip", lambda path: True)
 
     def read_seal(data):
         return json.loads(data)["sha256"]
