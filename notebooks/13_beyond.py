@@ -625,7 +625,9 @@ pd.DataFrame(
 ).style.hide(axis="index").format(precision=3)
 
 # %% [markdown]
-# *The score in the drift* brings a little per iteration, for almost ten times as many energy calls. And
+# *Larger batches* help, without an energy call more, and take more than five times as long; the full
+# rows spend such time on a wider network and more iterations instead. *The score in the drift* brings a
+# little per iteration, for almost ten times as many energy calls. And
 # *on-policy batches*, which would see the other $1 - c$, look free on this target. On the next two they
 # are not: both gaps grow, and on Manywell modes that the particles have are lost again.
 
