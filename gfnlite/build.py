@@ -1,7 +1,9 @@
 """From a config to the parts of a sampler, and a look at the energy before anything is trained."""
 
+import traceback
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
@@ -12,6 +14,7 @@ from .policy import Policy
 from .presets import default_preset
 from .process import PinnedBrownian, VariancePreserving
 from .replay import ReplayBuffer
+from .settings import shown
 from .targets import Target, check_target
 
 __all__ = [
@@ -34,7 +37,7 @@ def device(name: torch.device | str | None) -> torch.device:
     try:
         return torch.zeros((), device=name).device
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(f"device={name!r} is not available here; 'cpu' always is") from error
+        raise ValueError(f"device={shown(name)} is not available here; 'cpu' always is") from error
 
 
 def generators(seed: int, device: torch.device) -> dict[str, torch.Generator]:
@@ -160,6 +163,9 @@ def probe(target: Target, config: Config, process, device: torch.device) -> list
         with torch.no_grad():
             log_reward = target.log_reward(x, *extra)
     except TypeError as error:
+        *_, innermost = traceback.walk_tb(error.__traceback__)
+        if Path(innermost[0].f_code.co_filename).parent != Path(__file__).parent:
+            raise  # the energy's own mistake
         how = "(x, condition)" if extra else "(x); one with a condition needs conditions=..."
         raise TypeError(
             f"energy of target '{target.name}' cannot be called with {how} [{error}]"
@@ -170,7 +176,8 @@ def probe(target: Target, config: Config, process, device: torch.device) -> list
             f"energy of target '{target.name}' is NaN at {int(log_reward.isnan().sum())} of 8 "
             f"points drawn from N(0, {std**2:g} I)"
         )
-    if config.langevin or config.ls_every or config.prefill or config.standardise:
+    path_wise = config.objective == "reverse_kl"
+    if path_wise or config.langevin or config.ls_every or config.prefill or config.standardise:
         target.score(x, *extra)  # raises if it has no gradient
     if target.sample is not None and not extra and not config.standardise:
         reached = 4 * (std**2 + config.exploration) ** 0.5

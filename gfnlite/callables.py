@@ -32,7 +32,8 @@ class _EnergyTarget(Target):
     def log_reward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """-E(x) or -E(x, c): (B, d), (B, c) -> (B,)."""
         check_condition(self, x, condition)
-        energy = self.energy_fn(x, *given(condition))
+        # Copies, since a user's energy may change what it is given.
+        energy = self.energy_fn(*(part.clone() for part in (x, *given(condition))))
         check_shape(f"energy_fn '{self.name}'", energy, x, x[..., 0], "(B,)")
         return -energy.to(x.dtype)  # networks in half and data in double are common
 

@@ -98,9 +98,15 @@ class Target:
             check_output(self, "log_reward", log_r, x)
             score = None
             if log_r.requires_grad:
-                (score,) = torch.autograd.grad(
-                    log_r.sum(), x, create_graph=differentiable, allow_unused=True
-                )
+                try:
+                    (score,) = torch.autograd.grad(
+                        log_r.sum(), x, create_graph=differentiable, allow_unused=True
+                    )
+                except RuntimeError as error:  # such as a value that was changed in place
+                    raise ValueError(
+                        f"gradient of the energy of target '{self.name}' fails: "
+                        + str(error).partition("\n")[0]
+                    ) from error
         if score is None:
             raise ValueError(
                 f"energy of target '{self.name}' has no gradient with respect to x: "
@@ -260,14 +266,16 @@ def check_output(target: Target, method: str, output, x: Tensor) -> None:
 
 
 def check_shape(what: str, output, x: Tensor, like: Tensor, symbol: str) -> None:
-    """Refuse an output at x that is not shaped like `like`.
+    """Refuse an output at x that is not shaped like `like`, or that cannot be computed with it.
 
     Raises:
-        ValueError: unless it is a tensor of that shape.
+        ValueError: unless it is a tensor of that shape, real, dense and on the device of x.
     """
-    if isinstance(output, Tensor) and output.shape == like.shape:
-        return
     got = f"shape {shape_of(output)}" if isinstance(output, Tensor) else type(output).__name__
+    if isinstance(output, Tensor) and output.shape == like.shape:
+        if (output.device, output.layout) == (x.device, x.layout) and not output.is_complex():
+            return
+        got = f"{output.dtype}, {output.layout} on {output.device}, where x is on {x.device}"
     if isinstance(output, Target):
         got = "a Target: call it first, and pass the result"
     raise ValueError(

@@ -79,7 +79,8 @@ def mala(
     bad = ~(log_r.isfinite() & score.isfinite().all(-1))
     if bad.any():
         raise ValueError(
-            f"log R or its gradient is not finite at {int(bad.sum())} of {len(x)} starting points"
+            f"log R of target '{target.name}' or its gradient is not finite at {int(bad.sum())} of "
+            f"{len(x)} starting points"
         )
     score = score / temperature
     h = torch.as_tensor(step_size, dtype=x.dtype, device=x.device)

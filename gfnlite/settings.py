@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import numbers
+import reprlib
 import types
 import typing
 from collections.abc import Collection
@@ -10,7 +11,19 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Self
 
-__all__ = ["Settings", "setting"]
+__all__ = ["Settings", "setting", "shown"]
+
+_brief = reprlib.Repr()  # a few levels and items deep: YAML's aliases make huge values of a line
+_brief.maxlevel, _brief.maxstring, _brief.maxother, _brief.maxlong = 3, 60, 60, 60
+
+
+def shown(value) -> str:
+    """A value as a message names it: in one line, and short whatever it is."""
+    try:
+        text = " ".join(_brief.repr(value).split("\n"))
+    except ValueError:  # an integer of thousands of digits
+        return "a huge number"
+    return text if len(text) <= 100 else f"{text[:80]}...{text[-10:]}"
 
 
 def setting(default, doc: str, *, low=None, high=None, above=None, choices=None):
@@ -49,7 +62,7 @@ class Settings:
         known = [field.name for field in dataclasses.fields(self)]
         for name in changes:
             if name not in known:
-                raise ValueError(f"unknown setting {name!r}; known: {', '.join(known)}")
+                raise ValueError(f"unknown setting {shown(name)}; known: {', '.join(known)}")
         return dataclasses.replace(self, **changes)
 
     @classmethod
@@ -73,7 +86,7 @@ _hints = cache(typing.get_type_hints)
 
 
 def _checked(field: dataclasses.Field, hint, value):
-    rule, label = field.metadata, f"{field.name}={value!r}"
+    rule, label = field.metadata, f"{field.name}={shown(value)}"
     optional = isinstance(hint, types.UnionType)
     kind = typing.get_args(hint)[0] if optional else hint
     if optional and value is None:

@@ -15,7 +15,7 @@ from .files import write_bytes
 from .interrupt import deferred_interrupt
 from .process import time_grid
 from .progress import progress_bar
-from .step import prefill, refuse_non_finite, train_step
+from .step import prefill, refuse_infinite, refuse_non_finite, train_step
 from .team import Team
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def _train_team(samplers, until, folders, progress, callbacks, compile, data) ->
                     # what each has cost: together they cost less than one by one
                     sampler.seconds = before[s] + (time.monotonic() - began) / len(team)
                 if team.iteration % log_every == 0 or team.iteration == until:
+                    refuse_infinite(losses, samplers)  # on a GPU no earlier than here
                     for s, (sampler, folder) in enumerate(zip(samplers, folders, strict=True)):
                         sampler.history.append(_measure(team, s, losses[s].item()))
                         if folder is not None:
