@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from .arguments import device
 from .config import Config, integer
 from .coordinates import Standardised, standardised
 from .evaluation import has_score
@@ -14,7 +15,6 @@ from .policy import Policy
 from .presets import default_preset
 from .process import PinnedBrownian, VariancePreserving
 from .replay import ReplayBuffer
-from .settings import shown
 from .targets import Target, check_target
 
 __all__ = [
@@ -24,20 +24,6 @@ __all__ = [
 
 
 PILOTED = 500  # most dimensions whose covariance a pilot measures by default
-
-
-def device(name: torch.device | str | None) -> torch.device:
-    """The device of that name, or the best there is.
-
-    Raises:
-        ValueError: if there is none of that name here.
-    """
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.zeros((), device=name).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(f"device={shown(name)} is not available here; 'cpu' always is") from error
 
 
 def generators(seed: int, device: torch.device) -> dict[str, torch.Generator]:

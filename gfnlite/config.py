@@ -3,7 +3,8 @@
 import operator
 from dataclasses import dataclass
 
-from .settings import Settings, setting, shown
+from .arguments import shown
+from .settings import Settings, setting
 
 __all__ = ["Config", "integer"]
 

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import numbers
-import reprlib
 import types
 import typing
 from collections.abc import Collection
@@ -11,19 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Self
 
-__all__ = ["Settings", "setting", "shown"]
+from .arguments import shown
 
-_brief = reprlib.Repr()  # a few levels and items deep: YAML's aliases make huge values of a line
-_brief.maxlevel, _brief.maxstring, _brief.maxother, _brief.maxlong = 3, 60, 60, 60
-
-
-def shown(value) -> str:
-    """A value as a message names it: in one line, and short whatever it is."""
-    try:
-        text = " ".join(_brief.repr(value).split("\n"))
-    except ValueError:  # an integer of thousands of digits
-        return "a huge number"
-    return text if len(text) <= 100 else f"{text[:80]}...{text[-10:]}"
+__all__ = ["Settings", "setting"]
 
 
 def setting(default, doc: str, *, low=None, high=None, above=None, choices=None):
@@ -93,7 +82,10 @@ def _checked(field: dataclasses.Field, hint, value):
         return None
     number = {int: numbers.Integral, float: numbers.Real}.get(kind)  # NumPy's too, never a bool
     if number and isinstance(value, number) and not isinstance(value, bool):
-        value = kind(value)
+        try:
+            value = kind(value)
+        except OverflowError as error:
+            raise ValueError(f"{label} must be finite") from error
     if type(value) is not kind:
         hint_yaml = ""
         if kind is float and isinstance(value, str):

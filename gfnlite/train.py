@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from . import metrics
-from .energy import given
+from .arguments import shown
+from .checks import given
 from .files import write_bytes
 from .interrupt import deferred_interrupt
 from .process import time_grid
@@ -39,10 +40,10 @@ def check_fit(iterations: int | None, callbacks: Callback | Iterable[Callback]) 
         ValueError: for a bad number of iterations, or a callback that is no function.
     """
     if iterations is not None and not (type(iterations) is int and iterations >= 0):
-        raise ValueError(f"iterations={iterations!r} must be a non-negative integer")
+        raise ValueError(f"iterations={shown(iterations)} must be a non-negative integer")
     callbacks = [callbacks] if callable(callbacks) else list(callbacks)
     if not all(map(callable, callbacks)):
-        raise ValueError(f"callbacks={callbacks!r} must be functions of (sampler, entry)")
+        raise ValueError(f"callbacks={shown(callbacks)} must be functions of (sampler, entry)")
     return callbacks
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 import gfnlite as gl
-from gfnlite.settings import shown
+from gfnlite.arguments import shown
 
 from .reading import BadInput, parse_yaml, read_yaml
 

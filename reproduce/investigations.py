@@ -12,7 +12,7 @@ been run.
 
 from pathlib import Path
 
-from gfnlite.settings import shown
+from gfnlite.arguments import shown
 
 from . import experiments
 from .experiments import BadInput, Run

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from gfnlite.settings import shown
+from gfnlite.arguments import shown
 
 from . import runner
 from .experiments import BadInput, Run

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from gfnlite.settings import shown
+from gfnlite.arguments import shown
 
 __all__ = ["BadInput", "one_line", "parse_yaml", "read_mapping", "read_yaml"]
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gfnlite.settings import shown
+from gfnlite.arguments import shown
 
 from .reading import BadInput, read_yaml
 from .verdict import DIFFERS, settle

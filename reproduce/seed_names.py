@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import gfnlite as gl
-from gfnlite.settings import shown
+from gfnlite.arguments import shown
 
 from . import experiments
 from .experiments import BadInput, Run

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import gfnlite as gl
-from gfnlite.settings import shown
+from gfnlite.arguments import shown
 
 from . import experiments
 from .experiments import BadInput, Run

@@ -33,21 +33,20 @@ def tried(cases, check, **strategies):
     assert count >= cases
 
 
-HUGE = 10**5000  # has more digits than Python shows
 # No value of a setting as it should be, or only by chance.
 ODD_VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12),
     st.binary(max_size=4), st.complex_numbers(), st.fractions(), st.decimals(),
     st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=2), st.none()),
     st.integers(min_value=10**18), st.integers(max_value=-(10**300)),
-    st.integers(0, 30).map(
+    st.sampled_from(
         [
             "a\nb", "\x1b[31m", b"", ..., int, len, object(), float("inf"), float("nan"), -0.0,
             5e-324, 1.7e308, np.float64("nan"), np.float32(1.5), np.int64(-1), np.bool_(True),
             np.array(1), np.array([1, 2]), np.zeros((40, 40)), torch.tensor(1.0),
             torch.zeros(40, 40), torch.float32, "x" * 10_000, [[[[[[["x" * 99] * 9] * 9] * 9]]]],
-            {"a": 1}, set(), (), range(3), NotImplemented, HUGE, -HUGE,
-        ].__getitem__
+            {"a": 1}, set(), (), range(3), NotImplemented,
+        ]
     ),
 )  # fmt: skip
 
