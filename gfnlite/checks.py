@@ -46,7 +46,8 @@ def check_condition(target: "Target", x: Tensor, condition: Tensor | None) -> No
     if not target.condition_dim:
         raise ValueError(f"condition given, but target '{target.name}' takes none")
     wanted = (len(x), target.condition_dim)
-    got = shape_of(condition) if isinstance(condition, Tensor) else repr(condition)
+    dense = isinstance(condition, Tensor) and condition.layout == torch.strided
+    got = shape_of(condition) if dense else shown(condition)
     if got != str(wanted):
         raise ValueError(f"target '{target.name}' needs condition (B, c) = {wanted}, got {got}")
     if target.condition_range and condition.device.type == "cpu":  # a look would make a GPU wait

@@ -191,9 +191,11 @@ def mode_coverage(weights: Tensor, mass: Tensor) -> float:
     that no sample is in has 0.
 
     Raises:
-        ValueError: if the shapes differ or a mass is not positive.
+        ValueError: if the shapes differ, or a mass is not above 0 and at most 1.
     """
     weights, mass = _shares(weights, mass)
+    if not (mass < 1 + 1e-3).all():  # as many groups as their sum
+        raise ValueError(f"mass must be at most 1 for each mode, got {mass.max().item():g}")
     group, ratio = mode_groups(mass), weights.double() / mass.double()
     zero = ratio.new_zeros(int(group[-1]) + 1)
     total = zero.index_add(0, group, ratio).clamp_min(torch.finfo(torch.float64).tiny)

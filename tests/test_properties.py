@@ -154,6 +154,7 @@ DEVICES = [
     torch.device("cpu"), "mps", "xpu", "cuda:-1", "cpu:99999999999", "hpu", "lazy", b"cpu", 1.5,
     [], "\0", "a\nb",
 ]  # fmt: skip
+ANYWHERE = st.sampled_from(DEVICES) | st.text(max_size=5)
 
 
 @st.composite
@@ -240,7 +241,7 @@ CALLS = {
     ),
     "buffer": (
         gl.ReplayBuffer, COUNTS, COUNTS, st.just(0) | COUNTS, mostly(PRIORITIES), NUMBERS, NUMBERS,
-        COUNTS, COUNTS, st.just("cpu") | st.sampled_from(DEVICES),
+        COUNTS, COUNTS, st.just("cpu") | ANYWHERE,
     ),
     "replay": (
         replay, X | ARRAYS, st.just(torch.zeros(3)) | ARRAYS,
@@ -291,9 +292,9 @@ CALLS = {
         *[st.just(value) | NUMBERS for value in (0.1, 1.1, 0.5, 1.0)], st.just(1) | COUNTS,
     ),
     "grid": (gl.time_grid, COUNTS, mostly(st.sampled_from(["uniform", "random", "cosine"]))),
-    "device": (lambda device: made(device=device), st.sampled_from(DEVICES)),
+    "device": (lambda device: made(device=device), ANYWHERE),
     "fit on": (
-        lambda device: made().fit(1, progress=False, device=device), st.sampled_from(DEVICES),
+        lambda device: made().fit(1, progress=False, device=device), ANYWHERE,
     ),
     "sampler": (
         lambda energy, dim, seed, c: made(energy, dim=dim, seed=seed, conditions=c),
