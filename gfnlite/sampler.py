@@ -33,7 +33,8 @@ class GFNDiffusion:
         dim: dimension d; needed for a callable.
         config: settings; None takes the quick profile: trajectory balance with the `overrides`, or,
             if there are none, the method that needs no tuning (`MLE+LV+Std`) where it can be.
-        seed: of the network's start and of all noise; the same seed gives the same sampler.
+        seed: of the network's start and of all noise; the same seed gives the same sampler, since
+            PyTorch's global random state is neither read nor changed.
         device: where to train; None takes a GPU if there is one.
         conditions: (N, c), from which training draws the condition of a callable E(x, c).
         **overrides: single settings of the config, as `Config.replace` takes them.
