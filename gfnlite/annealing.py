@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .arguments import shown
 from .build import device as device_of
 from .distances import distances_to
 from .local_search import check_is_target
@@ -65,7 +66,7 @@ def preset(task: str, method: str, profile: str, **changes) -> Annealing:
         ("task", task, tasks), ("method", method, METHODS), ("profile", profile, PROFILES),
     ):  # fmt: skip
         if name not in known:
-            raise ValueError(f"{argument}={name!r} is unknown; allowed: {', '.join(known)}")
+            raise ValueError(f"{argument}={shown(name)} is unknown; allowed: {', '.join(known)}")
     scale = math.sqrt(TASKS[task]["sigma2"] + TASKS[task]["exploration"])
     settings = METHODS[method] | SETTINGS[profile] | EXCEPTIONS[profile].get(task, {})
     changes = {name: value for name, value in changes.items() if value is not None}

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .energy import LOG_2PI, ClosedForm, is_count
+from .checks import is_count
+from .energy import LOG_2PI, ClosedForm
 from .extras import need
 
 __all__ = ["LogGaussianCox", "LogisticRegression", "breast_cancer", "finnish_pines"]

@@ -1,10 +1,13 @@
 """From a config to the parts of a sampler, and a look at the energy before anything is trained."""
 
+import traceback
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
+from .arguments import device
 from .config import Config, integer
 from .coordinates import Standardised, standardised
 from .evaluation import has_score
@@ -21,20 +24,6 @@ __all__ = [
 
 
 PILOTED = 500  # most dimensions whose covariance a pilot measures by default
-
-
-def device(name: torch.device | str | None) -> torch.device:
-    """The device of that name, or the best there is.
-
-    Raises:
-        ValueError: if there is none of that name here.
-    """
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.zeros((), device=name).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(f"device={name!r} is not available here; 'cpu' always is") from error
 
 
 def generators(seed: int, device: torch.device) -> dict[str, torch.Generator]:
@@ -160,6 +149,9 @@ def probe(target: Target, config: Config, process, device: torch.device) -> list
         with torch.no_grad():
             log_reward = target.log_reward(x, *extra)
     except TypeError as error:
+        *_, innermost = traceback.walk_tb(error.__traceback__)
+        if Path(innermost[0].f_code.co_filename).parent != Path(__file__).parent:
+            raise  # the energy's own mistake
         how = "(x, condition)" if extra else "(x); one with a condition needs conditions=..."
         raise TypeError(
             f"energy of target '{target.name}' cannot be called with {how} [{error}]"
@@ -170,7 +162,8 @@ def probe(target: Target, config: Config, process, device: torch.device) -> list
             f"energy of target '{target.name}' is NaN at {int(log_reward.isnan().sum())} of 8 "
             f"points drawn from N(0, {std**2:g} I)"
         )
-    if config.langevin or config.ls_every or config.prefill or config.standardise:
+    path_wise = config.objective == "reverse_kl"
+    if path_wise or config.langevin or config.ls_every or config.prefill or config.standardise:
         target.score(x, *extra)  # raises if it has no gradient
     if target.sample is not None and not extra and not config.standardise:
         reached = 4 * (std**2 + config.exploration) ** 0.5

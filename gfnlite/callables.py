@@ -5,16 +5,18 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .energy import (
-    Target,
+from .arguments import floats, shown
+from .checks import (
     check_condition,
     check_dims,
     check_shape,
+    check_states,
     given,
     is_count,
     is_size,
     shape_of,
 )
+from .energy import Target
 
 __all__ = ["as_target"]
 
@@ -31,8 +33,10 @@ class _EnergyTarget(Target):
 
     def log_reward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """-E(x) or -E(x, c): (B, d), (B, c) -> (B,)."""
+        check_states(self, x)
         check_condition(self, x, condition)
-        energy = self.energy_fn(x, *given(condition))
+        # Copies, since a user's energy may change what it is given.
+        energy = self.energy_fn(*(part.clone() for part in (x, *given(condition))))
         check_shape(f"energy_fn '{self.name}'", energy, x, x[..., 0], "(B,)")
         return -energy.to(x.dtype)  # networks in half and data in double are common
 
@@ -68,9 +72,9 @@ def as_target(
         TypeError: if `energy_fn` is neither a target nor a callable, or makes targets.
     """
     if not is_size(condition_dim):
-        raise ValueError(f"condition_dim={condition_dim!r} must be a non-negative integer")
+        raise ValueError(f"condition_dim={shown(condition_dim)} must be a non-negative integer")
     if conditions is not None:
-        conditions = torch.as_tensor(conditions, dtype=torch.float32)
+        conditions = floats("conditions", conditions, dtype=torch.float32)
         if conditions.ndim != 2 or 0 in conditions.shape:
             raise ValueError(f"conditions must have shape (N, c), got {shape_of(conditions)}")
         if condition_dim not in (0, conditions.shape[1]):
@@ -91,14 +95,14 @@ def as_target(
         return energy_fn
     if not callable(energy_fn) or isinstance(energy_fn, type):
         raise TypeError(
-            f"energy_fn={energy_fn!r} must be a Target or a callable E(x): (B, d) -> (B,)"
+            f"energy_fn={shown(energy_fn)} must be a Target or a callable E(x): (B, d) -> (B,)"
         )
     makes = getattr(energy_fn, "__annotations__", {}).get("return")
     if isinstance(makes, type) and issubclass(makes, Target):
         name = _name(energy_fn)
         raise TypeError(f"energy_fn={name} makes a Target: call it, and pass the result")
     if not is_count(dim):
-        raise ValueError(f"dim={dim!r}: a callable energy needs dim, a positive integer")
+        raise ValueError(f"dim={shown(dim)}: a callable energy needs dim, a positive integer")
     return _EnergyTarget(energy_fn, int(dim), int(condition_dim), conditions)
 
 

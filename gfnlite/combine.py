@@ -3,10 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
+from .arguments import floats, positive
 from .callables import as_target
-from .energy import Target, check_condition
+from .checks import check_condition
+from .energy import Target
 
 __all__ = ["conditioned", "tempered", "weighted_sum"]
 
@@ -98,8 +101,7 @@ def tempered(
     Raises:
         ValueError: if `temperature` is not positive and finite, or `dim` does not fit.
     """
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature={temperature} must be positive and finite")
+    temperature = positive("temperature", temperature)
     target = as_target(target, dim)
     if temperature == 1:
         return target
@@ -120,7 +122,8 @@ def weighted_sum(
         ValueError: if the targets differ in dimension or condition, or the weights are not one
             for each, finite, at least 0, and one of them positive.
     """
-    targets, weights = [as_target(target, dim) for target in targets], [float(w) for w in weights]
+    targets = [as_target(target, dim) for target in targets]
+    weights = floats("weights", weights, dtype=torch.float64).flatten().tolist()
     fit = len(weights) == len(targets) and all(0 <= w < math.inf for w in weights) and any(weights)
     if not fit:
         raise ValueError(

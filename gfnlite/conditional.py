@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import floats, positive
 from .energy import LOG_2PI, ClosedForm
 from .mixtures import GMM
 
@@ -30,14 +31,12 @@ class LinearGaussian(ClosedForm):
     name = "linear_gaussian"
 
     def __init__(self, matrix: Tensor | Sequence, noise: float = 0.5):
-        self.matrix = torch.as_tensor(matrix, dtype=torch.float32)
+        self.matrix = floats("matrix", matrix, dtype=torch.float32)
         if self.matrix.ndim != 2 or not self.matrix.numel() or not self.matrix.isfinite().all():
             raise ValueError(
                 f"matrix must be finite, of shape (c, d), got {tuple(self.matrix.shape)}"
             )
-        if not 0 < noise < torch.inf:
-            raise ValueError(f"noise={noise} must be positive and finite")
-        self.noise = float(noise)
+        self.noise = positive("noise", noise)
         self.condition_dim, self.dim = self.matrix.shape
         a, s2 = self.matrix.double(), self.noise**2
         covariance = torch.linalg.inv(torch.eye(self.dim).double() + a.T @ a / s2)
@@ -98,10 +97,8 @@ class ObservedMixture(ClosedForm):
     name = "observed_mixture"
 
     def __init__(self, means: Tensor | Sequence, variance: float, noise: float, weights=None):
-        if not 0 < noise < torch.inf:
-            raise ValueError(f"noise={noise} must be positive and finite")
-        self.prior = GMM(means, float(variance), weights=weights)
-        self.noise, self.variance = float(noise), float(variance)
+        self.noise, self.variance = positive("noise", noise), positive("variance", variance)
+        self.prior = GMM(means, self.variance, weights=weights)
         self.dim = self.condition_dim = self.prior.dim
         total = self.variance + self.noise**2
         self.evidence = GMM(means, total, weights=weights)

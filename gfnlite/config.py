@@ -3,6 +3,7 @@
 import operator
 from dataclasses import dataclass
 
+from .arguments import shown
 from .settings import Settings, setting
 
 __all__ = ["Config", "integer"]
@@ -52,7 +53,7 @@ class Config(Settings):
     layers: int = setting(2, "joint hidden layers of the networks", low=1, high=100)
     # training
     batch_size: int = setting(300, "trajectories B in a training batch", low=1, high=10**7)
-    iterations: int = setting(4000, "training steps", low=1)
+    iterations: int = setting(4000, "training steps", low=1, high=10**12)
     exploration: float = setting(
         0.0,
         "variance per unit time added to the sampling noise at first (vp: per unit of its own)",
@@ -172,5 +173,5 @@ def integer(name: str, value, least: int, most: int | None = None) -> int:
     fits = number is not None and number >= least and (most is None or number <= most)
     if isinstance(value, bool) or not fits:
         limit = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name}={value!r} must be an integer {limit}")
+        raise ValueError(f"{name}={shown(value)} must be an integer {limit}")
     return number

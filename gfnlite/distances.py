@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import floats, positive
 from .extras import need
 from .targets import Target
 
@@ -58,8 +59,7 @@ def sinkhorn(x: Tensor, y: Tensor, reg: float | None = None) -> float:
             positive.
     """
     x, y = _check(x, y)
-    if reg is not None and not reg > 0:
-        raise ValueError(f"reg={reg} must be positive")
+    reg = None if reg is None else positive("reg", reg)
     ot = need("ot", "transport")
     costs = [_squared_distances(a, b).cpu().numpy() for a, b in ((x, y), (x, x), (y, y))]
     furthest = max(cost.max() for cost in costs)
@@ -103,8 +103,7 @@ def mmd(x: Tensor, y: Tensor, bandwidth: float | None = None) -> float:
     x, y = _check(x, y)
     if min(len(x), len(y)) < 2:
         raise ValueError(f"mmd needs at least 2 samples of each, got {len(x)} and {len(y)}")
-    if bandwidth is not None and not bandwidth > 0:
-        raise ValueError(f"bandwidth={bandwidth} must be positive")
+    bandwidth = None if bandwidth is None else positive("bandwidth", bandwidth)
     x, y = x.double(), y.double()
     # pdist leaves out the diagonal, whose ones are the bias of the plain estimate.
     pairs = (torch.pdist(x), torch.pdist(y), _squared_distances(x, y).sqrt().flatten())
@@ -188,7 +187,7 @@ def _root_mean_square(values: list[float]) -> float:
 
 def _check(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Both as tensors; refused if they do not compare, as the transport of NaN would cost 0."""
-    x, y = (v.detach() if isinstance(v, Tensor) else torch.as_tensor(v) for v in (x, y))
+    x, y = floats("x", x).detach(), floats("y", y).detach()
     shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or 0 in (*x.shape, *y.shape):
         raise ValueError(f"x and y must be (n, d) and (m, d), none empty, got {shapes}")

@@ -9,24 +9,13 @@ import copy
 import inspect
 import math
 from collections.abc import Callable
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
-__all__ = [
-    "ClosedForm",
-    "Target",
-    "check_condition",
-    "check_dims",
-    "check_output",
-    "check_shape",
-    "check_target",
-    "given",
-    "is_count",
-    "is_size",
-    "shape_of",
-]
+from .checks import check_condition, check_dims, check_output, check_states, given
+
+__all__ = ["ClosedForm", "Target", "check_target"]
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -90,6 +79,7 @@ class Target:
         Raises:
             ValueError: if log R is not (B,) or does not depend on x differentiably.
         """
+        check_states(self, x)
         differentiable = x.requires_grad and torch.is_grad_enabled()
         with torch.enable_grad():
             if not differentiable:
@@ -98,9 +88,15 @@ class Target:
             check_output(self, "log_reward", log_r, x)
             score = None
             if log_r.requires_grad:
-                (score,) = torch.autograd.grad(
-                    log_r.sum(), x, create_graph=differentiable, allow_unused=True
-                )
+                try:
+                    (score,) = torch.autograd.grad(
+                        log_r.sum(), x, create_graph=differentiable, allow_unused=True
+                    )
+                except RuntimeError as error:  # such as a value that was changed in place
+                    raise ValueError(
+                        f"gradient of the energy of target '{self.name}' fails: "
+                        + str(error).partition("\n")[0]
+                    ) from error
         if score is None:
             raise ValueError(
                 f"energy of target '{self.name}' has no gradient with respect to x: "
@@ -142,12 +138,16 @@ class ClosedForm(Target):
         raise TypeError(f"{type(self).__name__} must define _closed_form(x)")
 
     def _evaluate(self, x: Tensor, condition: Tensor | None):
-        if x.ndim != 2 or x.shape[1] != self.dim:  # else x may broadcast
-            raise ValueError(
-                f"target '{self.name}' needs x of shape (B, d) = (B, {self.dim}), got {shape_of(x)}"
-            )
+        check_states(self, x)
         check_condition(self, x, condition)
-        return self._closed_form(x, *given(condition))
+        try:
+            return self._closed_form(x, *given(condition))
+        except RuntimeError as error:
+            if x.dtype == torch.get_default_dtype() and "device" not in str(error):
+                raise
+            raise ValueError(
+                f"target '{self.name}' cannot be computed at x of {x.dtype} on {x.device}"
+            ) from error
 
     def log_reward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """log R(x; c): (B, d), (B, c) -> (B,)."""
@@ -180,44 +180,6 @@ def check_target(target: Target, x: Tensor, condition: Tensor | None = None) -> 
             check_output(target, "sample", _call(target, "sample", len(x), generator, *extra), x)
 
 
-def check_condition(target: Target, x: Tensor, condition: Tensor | None) -> None:
-    """Refuse a condition that the target does not take, or lacks, or that does not fit x (B, d).
-
-    Raises:
-        ValueError: unless `condition` is (B, c) for a conditional target and None for any other.
-    """
-    if condition is None and not target.condition_dim:
-        return
-    if not target.condition_dim:
-        raise ValueError(f"condition given, but target '{target.name}' takes none")
-    wanted = (len(x), target.condition_dim)
-    got = shape_of(condition) if isinstance(condition, Tensor) else repr(condition)
-    if got != str(wanted):
-        raise ValueError(f"target '{target.name}' needs condition (B, c) = {wanted}, got {got}")
-    if target.condition_range and condition.device.type == "cpu":  # a look would make a GPU wait
-        (least, most), (low, high) = target.condition_range, torch.aminmax(condition)
-        if not (least <= low and high <= most):  # NaN neither
-            raise ValueError(
-                f"target '{target.name}' needs a condition with values in [{least:g}, {most:g}], "
-                f"got from {low:g} to {high:g}"
-            )
-
-
-def is_count(value) -> bool:
-    """Whether `value` is a positive integer, numpy's included."""
-    return is_size(value) and value > 0
-
-
-def is_size(value) -> bool:
-    """Whether `value` is a non-negative integer, numpy's included."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 0
-
-
-def given(condition: Tensor | None) -> tuple:
-    """The condition as trailing arguments: none if there is none."""
-    return () if condition is None else (condition,)
-
-
 def _call(target, method, *arguments):
     function = getattr(target, method)
     try:
@@ -230,52 +192,6 @@ def _call(target, method, *arguments):
     return function(*arguments)
 
 
-def check_dims(target: Target) -> None:
-    """Refuse a target without dimension.
-
-    Raises:
-        ValueError: unless `dim` is a positive and `condition_dim` a non-negative integer.
-    """
-    dim = getattr(target, "dim", None)
-    if not is_count(dim):
-        raise ValueError(f"target '{target.name}' has dim={dim!r}, must be a positive integer")
-    if not is_size(target.condition_dim):
-        raise ValueError(
-            f"target '{target.name}' has condition_dim={target.condition_dim!r}, must be a "
-            "non-negative integer"
-        )
-
-
-def check_output(target: Target, method: str, output, x: Tensor) -> None:
-    """Refuse an output of `log_reward` that is not (B,), of another method that is not (B, d).
-
-    Raises:
-        ValueError: unless it is a tensor of that shape and of the type of x (B, d).
-    """
-    what = f"{method} of target '{target.name}'"
-    like, symbol = (x[..., 0], "(B,)") if method == "log_reward" else (x, "(B, d)")
-    check_shape(what, output, x, like, symbol)
-    if output.dtype != x.dtype:
-        raise ValueError(f"{what} must return {x.dtype}, the type of x, got {output.dtype}")
-
-
-def check_shape(what: str, output, x: Tensor, like: Tensor, symbol: str) -> None:
-    """Refuse an output at x that is not shaped like `like`.
-
-    Raises:
-        ValueError: unless it is a tensor of that shape.
-    """
-    if isinstance(output, Tensor) and output.shape == like.shape:
-        return
-    got = f"shape {shape_of(output)}" if isinstance(output, Tensor) else type(output).__name__
-    if isinstance(output, Target):
-        got = "a Target: call it first, and pass the result"
-    raise ValueError(
-        f"{what} must return a tensor of shape {symbol} = {shape_of(like)} for x of shape "
-        f"{shape_of(x)}, got {got}"
-    )
-
-
 def _moved(value, device):
     if type(value) in (list, tuple):
         return type(value)(_moved(part, device) for part in value)
@@ -284,8 +200,3 @@ def _moved(value, device):
         here = all(p.device == device for p in [*value.parameters(), *value.buffers()])
         return value if here else copy.deepcopy(value).to(device)
     return value.to(device) if isinstance(value, Tensor | Target) else value
-
-
-def shape_of(x: Tensor) -> str:
-    """The shape of x, to be shown."""
-    return str(tuple(x.shape))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import checkpoint
+from .arguments import shown
 from .config import Config, integer
 from .evaluation import Evaluation, number
 from .sampler import GFNDiffusion
@@ -45,7 +46,7 @@ class Ensemble(Sequence):
             seeds = range(integer("seeds", seeds, 1, 1000))
         seeds = [integer("seeds", seed, 0, 2**32 - 1) for seed in seeds]
         if not seeds or len(set(seeds)) < len(seeds):
-            raise ValueError(f"seeds={seeds!r} must be at least one, and all different")
+            raise ValueError(f"seeds={shown(seeds)} must be at least one, and all different")
         first = GFNDiffusion(energy_fn, dim, config, seeds[0], device, conditions, **overrides)
         self.samplers = [first, *(_another(first, seed) for seed in seeds[1:])]
 

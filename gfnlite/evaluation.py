@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .arguments import floats
 from .combine import conditioned
 from .process import time_grid
 from .smc import annealed_smc
@@ -98,7 +99,7 @@ def at_condition(sampler: "GFNDiffusion", condition: Tensor | None) -> tuple[Tar
     wanted = f"one vector of shape ({target.condition_dim},)"
     if condition is None:
         raise ValueError(f"target '{target.name}' takes a condition: pass condition=, {wanted}")
-    condition = torch.as_tensor(condition, dtype=torch.float32, device=sampler.device)
+    condition = floats("condition", condition, sampler.device, torch.float32)
     if tuple(condition.shape) != (target.condition_dim,):
         raise ValueError(f"condition must be {wanted}, got shape {tuple(condition.shape)}")
     return conditioned(target, condition), condition

@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from .energy import LOG_2PI, ClosedForm, is_count
+from .arguments import shown
+from .checks import is_count
+from .energy import LOG_2PI, ClosedForm
 
 __all__ = ["Funnel", "easy_funnel", "funnel"]
 
@@ -28,7 +30,7 @@ class Funnel(ClosedForm):
 
     def __init__(self, dim: int = 10, variance: float = 9.0, name: str = "custom"):
         if not is_count(dim) or dim < 2:
-            raise ValueError(f"dim={dim!r} of Funnel must be an integer of at least 2")
+            raise ValueError(f"dim={shown(dim)} of Funnel must be an integer of at least 2")
         if not 0 < variance < math.inf:
             raise ValueError(f"variance={variance} must be positive and finite")
         self.dim, self.name = int(dim), name

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .energy import Target, check_output, given
+from .arguments import positive, shown
+from .checks import check_output, given, shape_of
+from .config import integer
+from .energy import Target
 
 __all__ = ["Chains", "mala"]
 
@@ -79,7 +82,8 @@ def mala(
     bad = ~(log_r.isfinite() & score.isfinite().all(-1))
     if bad.any():
         raise ValueError(
-            f"log R or its gradient is not finite at {int(bad.sum())} of {len(x)} starting points"
+            f"log R of target '{target.name}' or its gradient is not finite at {int(bad.sum())} of "
+            f"{len(x)} starting points"
         )
     score = score / temperature
     h = torch.as_tensor(step_size, dtype=x.dtype, device=x.device)
@@ -127,16 +131,16 @@ def check_is_target(target) -> None:
 
 
 def _check(x, steps, burn_in, step_size, adapt, target_acceptance, temperature, thin) -> None:
-    if x.ndim != 2 or not len(x):
-        raise ValueError(f"x must have shape (B, d) with B >= 1, got {tuple(x.shape)}")
-    if not 0 <= burn_in < steps:
+    if not isinstance(x, Tensor) or x.ndim != 2 or not len(x):
+        got = shape_of(x) if isinstance(x, Tensor) else shown(x)
+        raise ValueError(f"x must have shape (B, d) with B >= 1, got {got}")
+    integer("steps", steps, 1)
+    if integer("burn_in", burn_in, 0) >= steps:
         raise ValueError(f"burn_in={burn_in} must be at least 0 and below steps={steps}")
-    if not thin >= 1:
-        raise ValueError(f"thin={thin} must be at least 1")
-    for name, value in (("step_size", step_size), ("temperature", temperature)):
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name}={value} must be positive and finite")
-    if not 1 <= adapt < float("inf"):
+    integer("thin", thin, 1)
+    positive("step_size", step_size)
+    positive("temperature", temperature)
+    if positive("adapt", adapt) < 1:
         raise ValueError(f"adapt={adapt} must be at least 1")
-    if not 0 < target_acceptance < 1:
+    if positive("target_acceptance", target_acceptance) >= 1:
         raise ValueError(f"target_acceptance={target_acceptance} must be between 0 and 1")

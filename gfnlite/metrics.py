@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .arguments import floats, positive
 from .config import integer
 from .distances import distances_to, w2, w2_floor
 from .evaluation import Evaluation, at_condition, draw
@@ -104,17 +105,21 @@ def ess_forward(log_weight: Tensor) -> float:
 
 def _values(x: Tensor) -> Tensor:
     """Log-weights, also from a list or an array, as a tensor that is not empty."""
-    x = x if isinstance(x, Tensor) else torch.as_tensor(x, dtype=torch.float64)
-    if x.numel() == 0:
-        raise ValueError(f"log-weights are empty, shape {tuple(x.shape)}")
+    x = floats("log_weight", x, dtype=None if isinstance(x, Tensor) else torch.float64)
+    if x.ndim != 1 or not len(x):
+        raise ValueError(f"log_weight must have shape (B,) with B >= 1, got {tuple(x.shape)}")
     return x
 
 
 def _shares(weights: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
     """Sampled and exact weights of modes, in one precision and on one device."""
-    mass = mass if isinstance(mass, Tensor) else torch.as_tensor(mass, dtype=torch.float64)
+    mass = floats("mass", mass, dtype=None if isinstance(mass, Tensor) else torch.float64)
     # The same precision, so that 0.1 in a list is 0.1 in a tensor.
-    return torch.as_tensor(weights, dtype=mass.dtype, device=mass.device), mass
+    weights = floats("weights", weights, mass.device, mass.dtype)
+    if weights.shape != mass.shape or mass.ndim != 1 or not len(mass) or not (mass > 0).all():
+        shapes = f"{tuple(weights.shape)} and {tuple(mass.shape)}"
+        raise ValueError(f"weights and mass must be (K,) with mass positive, got shapes {shapes}")
+    return weights, mass
 
 
 def bootstrap(
@@ -139,11 +144,13 @@ def bootstrap(
     Raises:
         ValueError: for fewer than 2 values, a level outside (0, 1), or fewer than 2 resamples.
     """
+    log_weight = floats("log_weight", log_weight)
     if log_weight.ndim != 1 or len(log_weight) < 2:
         raise ValueError(f"values must be (n,) with n >= 2, got shape {tuple(log_weight.shape)}")
-    if not 0 < level < 1 or resamples < 2:
-        raise ValueError(f"level={level} must be in (0, 1), resamples={resamples} at least 2")
-    generator = torch.Generator().manual_seed(seed)
+    if not positive("level", level) < 1:
+        raise ValueError(f"level={level} must be in (0, 1)")
+    resamples = integer("resamples", resamples, 2)
+    generator = torch.Generator().manual_seed(integer("seed", seed, 0, 2**32 - 1))
     values, n = log_weight.detach().double().cpu(), len(log_weight)
     rows = max(1, RESAMPLED // n)
     draws = []
@@ -184,11 +191,11 @@ def mode_coverage(weights: Tensor, mass: Tensor) -> float:
     that no sample is in has 0.
 
     Raises:
-        ValueError: if the shapes differ or a mass is not positive.
+        ValueError: if the shapes differ, or a mass is not above 0 and at most 1.
     """
     weights, mass = _shares(weights, mass)
-    if weights.shape != mass.shape or not (mass > 0).all():
-        raise ValueError(f"weights {tuple(weights.shape)} and mass must match, mass be positive")
+    if not (mass < 1 + 1e-3).all():  # as many groups as their sum
+        raise ValueError(f"mass must be at most 1 for each mode, got {mass.max().item():g}")
     group, ratio = mode_groups(mass), weights.double() / mass.double()
     zero = ratio.new_zeros(int(group[-1]) + 1)
     total = zero.index_add(0, group, ratio).clamp_min(torch.finfo(torch.float64).tiny)

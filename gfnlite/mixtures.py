@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .energy import LOG_2PI, ClosedForm, is_count
+from .arguments import floats, positive, shown
+from .checks import check_states, is_count
+from .energy import LOG_2PI, ClosedForm
 
 __all__ = [
     "GMM",
@@ -114,7 +116,9 @@ class GMM(ClosedForm):
 
     def modes_of(self, x: Tensor) -> Tensor:
         """Nearest mean, one-hot: (B, d) -> (B, K)."""
-        return F.one_hot(torch.cdist(x, self.means).argmin(-1), len(self.means)).float()
+        check_states(self, x)
+        nearest = torch.cdist(x.to(self.means), self.means).argmin(-1)
+        return F.one_hot(nearest, len(self.means)).float()
 
 
 class TwoMoons(GMM):
@@ -136,10 +140,9 @@ class TwoMoons(GMM):
     """
 
     def __init__(self, radius: float, noise: float, points: int = 32, name: str = "custom"):
-        if not (0 < radius < math.inf and 0 < noise < math.inf):
-            raise ValueError(f"radius={radius} and noise={noise} must be positive and finite")
+        radius, noise = positive("radius", radius), positive("noise", noise)
         if not is_count(points):
-            raise ValueError(f"points={points!r} must be a positive integer")
+            raise ValueError(f"points={shown(points)} must be a positive integer")
         angle = torch.linspace(0, math.pi, points)
         upper = torch.stack((angle.cos() - 0.5, angle.sin() - 0.25), 1)
         super().__init__(radius * torch.cat((upper, -upper)), noise**2, name)
@@ -172,9 +175,7 @@ class Rings(ClosedForm):
     def __init__(self, radii: Sequence[float], std: float, name: str = "custom"):
         self.radii = _finite("radii", radii, "(K,)")
         _positive("radii", self.radii, len(self.radii))
-        if not 0 < std < math.inf:
-            raise ValueError(f"std={std} must be positive and finite")
-        self.std, self.name = float(std), name
+        self.std, self.name = positive("std", std), name
         self.mode_mass = self.radii / self.radii.sum()
         self._log_weight = self.mode_mass.log() - LOG_2PI - 2 * math.log(self.std)
 
@@ -201,6 +202,7 @@ class Rings(ClosedForm):
 
     def modes_of(self, x: Tensor) -> Tensor:
         """Nearest ring, one-hot: (B, 2) -> (B, K)."""
+        check_states(self, x)
         distance = (x.norm(dim=-1, keepdim=True) - self.radii).abs()
         return F.one_hot(distance.argmin(-1), len(self.radii)).float()
 
@@ -216,7 +218,7 @@ def gmm40_in(dim: int, seed: int = 0) -> GMM:
         ValueError: if `dim` is not a positive integer.
     """
     if not is_count(dim):
-        raise ValueError(f"dim={dim!r} must be a positive integer")
+        raise ValueError(f"dim={shown(dim)} must be a positive integer")
     dim = int(dim)
     means = (torch.rand(40, dim, generator=torch.Generator().manual_seed(seed)) - 0.5) * 80
     name = "40gmm" if (dim, seed) == (2, 0) else f"40gmm-{dim}d-seed{seed}"
@@ -237,7 +239,7 @@ def _mix(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _finite(name: str, value, axes: str) -> Tensor:
-    tensor = torch.as_tensor(value, dtype=torch.float32)
+    tensor = floats(name, value, dtype=torch.float32)
     if tensor.ndim != len(axes.strip("(,)").split(",")) or not tensor.numel():
         raise ValueError(f"{name} must have shape {axes}, got {tuple(tensor.shape)}")
     if not tensor.isfinite().all():
@@ -246,11 +248,11 @@ def _finite(name: str, value, axes: str) -> Tensor:
 
 
 def _positive(name: str, value, k: int) -> Tensor:
-    tensor = torch.as_tensor(value, dtype=torch.float32)
+    tensor = floats(name, value, dtype=torch.float32)
     if tensor.shape not in ((), (k,)):
         raise ValueError(f"{name} must be a number or of shape ({k},), got {tuple(tensor.shape)}")
     if not ((tensor > 0) & tensor.isfinite()).all():
-        raise ValueError(f"{name}={value} must be positive and finite")
+        raise ValueError(f"{name}={shown(value)} must be positive and finite")
     return tensor.expand(k)
 
 

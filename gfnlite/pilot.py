@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from .callables import as_target
+from .checks import shape_of
 from .combine import conditioned
-from .energy import Target, shape_of
+from .energy import Target
 from .smc import annealed_smc
 
 __all__ = ["Scale", "suggest_scale"]

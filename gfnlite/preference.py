@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .callables import as_target
-from .energy import Target, check_condition
+from .checks import check_condition
+from .energy import Target
 
 __all__ = ["Preference"]
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from .arguments import shown
 from .config import Config
 
 __all__ = ["METHODS", "PROFILES", "SAMPLES", "TASKS", "default_preset", "preset"]
@@ -167,7 +168,7 @@ def preset(
         if name not in table:
             more = f" (each may end in {SUFFIX})" if argument == "method" else ""
             allowed = ", ".join(table) + more
-            raise ValueError(f"{argument}={given[argument]!r} is unknown; allowed: {allowed}")
+            raise ValueError(f"{argument}={shown(given[argument])} is unknown; allowed: {allowed}")
     parts = METHODS[row] + ["Few"] * (row != method)
     chosen = TASKS[task] | PROFILES[profile]
     for part in parts:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .arguments import shown
+
 __all__ = [
     "PinnedBrownian",
     "Steps",
@@ -45,14 +47,14 @@ def time_grid(steps: int, kind: str = "uniform", generator: torch.Generator | No
         ValueError: if steps is not a positive integer or the kind is unknown.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps={steps!r} must be a positive integer")
+        raise ValueError(f"steps={shown(steps)} must be a positive integer")
     t = torch.arange(steps + 1, dtype=torch.float32) / steps
     if kind == "random":
         t[1:-1] += (torch.rand(steps - 1, generator=generator) - 0.5) * (0.9 / steps)
     elif kind == "cosine":
         t[1:-1] = torch.sin(t[1:-1] * (math.pi / 2))
     elif kind != "uniform":
-        raise ValueError(f"grid={kind!r} is unknown; allowed: {', '.join(GRIDS)}")
+        raise ValueError(f"grid={shown(kind)} is unknown; allowed: {', '.join(GRIDS)}")
     return t
 
 

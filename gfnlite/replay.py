@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .arguments import device as device_of
+from .arguments import floats, positive, shown
+from .config import integer
 from .priority import TAIL, PowerLaw, RankLaw
 
 __all__ = ["ReplayBatch", "ReplayBuffer"]
@@ -63,18 +66,17 @@ class ReplayBuffer:
     ):  # fmt: skip
         counts = {"capacity": capacity, "dim": dim, "refresh": refresh, "group": group}
         for name, value in (counts | {"condition_dim": condition_dim}).items():
-            if not isinstance(value, int) or value < (name in counts):
-                raise ValueError(f"{name}={value!r} must be a positive integer")
+            integer(name, value, int(name in counts))
         if capacity < group:
             raise ValueError(f"capacity={capacity} must be at least group={group}")
         if priority not in (known := ("uniform", "rank", "reward", "weight")):
-            raise ValueError(f"priority={priority!r} is unknown; known: {', '.join(known)}")
+            raise ValueError(f"priority={shown(priority)} is unknown; known: {', '.join(known)}")
         for name, value, high in (("rank_weight", rank_weight, 1e9), ("temper_ess", temper_ess, 1)):
-            if not 0 < value <= high:
-                raise ValueError(f"{name}={value!r} must be above 0 and at most {high:g}")
+            if not positive(name, value) <= high:
+                raise ValueError(f"{name}={shown(value)} must be above 0 and at most {high:g}")
         self.settings = counts | {"condition_dim": condition_dim, "priority": priority}
         self.settings |= {"rank_weight": rank_weight, "temper_ess": temper_ess}
-        self.group, self.slots, self.device = group, capacity // group, torch.device(device)
+        self.group, self.slots, self.device = group, capacity // group, device_of(device)
         self._shapes = {"x": (dim,), "log_reward": (), "log_weight": ()}
         if condition_dim:
             self._shapes["condition"] = (condition_dim,)
@@ -102,10 +104,14 @@ class ReplayBuffer:
                 or log w that is not finite.
         """
         given = {"x": x, "log_reward": log_reward, "log_weight": log_weight, "condition": condition}
-        given = {name: value.detach() for name, value in given.items() if value is not None}
+        given = {
+            name: floats(name, value, self.device, torch.get_default_dtype()).detach()
+            for name, value in given.items()
+            if value is not None
+        }
         self._check(given)
         self._allocate(given)
-        count = len(x) // self.group
+        count = len(given["x"]) // self.group
         self._added += count
         slots = self._slots(self._added - min(count, self.slots))
         groups = {name: new.unflatten(0, (count, self.group)) for name, new in given.items()}
@@ -207,8 +213,9 @@ class ReplayBuffer:
             verb = "needs" if name in wanted else "keeps no"
             raise ValueError(f"buffer with priority={self.settings['priority']!r} {verb} {name}")
         for name, value in given.items():
-            shape = (len(given["x"]), *self._shapes[name])
-            if value.shape != shape or not len(value) or len(value) % self.group:
+            count = len(given["x"]) if given["x"].ndim else 0
+            shape = (count, *self._shapes[name])
+            if value.shape != shape or not count or count % self.group:
                 groups = f", B a multiple of {self.group}" if self.group > 1 else ""
                 got = tuple(value.shape)
                 raise ValueError(f"{name} must have shape {shape}{groups}, got {got}")

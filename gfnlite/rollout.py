@@ -11,8 +11,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .arguments import floats, shown
+from .checks import given
+from .config import integer
 from .cpu import large_matmuls
-from .energy import Target, given
+from .energy import Target
 from .policy import Policy
 from .process import Steps, normal
 from .terms import BackwardTerm, FlowTerm, ForwardTerm
@@ -27,9 +30,21 @@ def rollout(
     policy: Policy, process, target: Target, t: Tensor | Steps, batch_size: int | None,
     x1: Tensor | None, **options,
 ) -> Trajectory:  # fmt: skip
-    """`forward_rollout`, or `backward_rollout` where the ends `x1` are given."""
+    """`forward_rollout`, or `backward_rollout` where the ends `x1` are given.
+
+    Raises:
+        ValueError: if the times, the number of trajectories or the ends cannot be used.
+    """
+    if not isinstance(t, Steps):
+        t = floats("t", t)
+        if t.ndim != 1 or len(t) < 2 or t[0] != 0 or t[-1] != 1 or not (t.diff() > 0).all():
+            raise ValueError(f"t={shown(t)} must be times (T + 1,) that rise from 0 to 1")
     if x1 is None:
+        integer("batch_size", batch_size, 1)
         return forward_rollout(policy, process, target, t, batch_size, **options)
+    x1 = floats("x", x1, policy.forward_net.state.weight.device)
+    if x1.ndim != 2 or x1.shape[1] != policy.dim or not len(x1):
+        raise ValueError(f"x must be (B, {policy.dim}) with B >= 1, got {tuple(x1.shape)}")
     return backward_rollout(policy, process, target, t, x1, **options)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import build, checkpoint, metrics
+from .arguments import floats, shown
 from .config import Config, integer
 from .coordinates import Standardised, standardised
 from .process import time_grid
@@ -32,7 +33,8 @@ class GFNDiffusion:
         dim: dimension d; needed for a callable.
         config: settings; None takes the quick profile: trajectory balance with the `overrides`, or,
             if there are none, the method that needs no tuning (`MLE+LV+Std`) where it can be.
-        seed: of the network's start and of all noise; the same seed gives the same sampler.
+        seed: of the network's start and of all noise; the same seed gives the same sampler, since
+            PyTorch's global random state is neither read nor changed.
         device: where to train; None takes a GPU if there is one.
         conditions: (N, c), from which training draws the condition of a callable E(x, c).
         **overrides: single settings of the config, as `Config.replace` takes them.
@@ -58,7 +60,7 @@ class GFNDiffusion:
         if config is None:
             config, seen = build.defaults(self.target, overrides, self.device)
         if not isinstance(config, Config):
-            raise TypeError(f"config={config!r} must be a gl.Config; gl.preset(...) makes one")
+            raise TypeError(f"config={shown(config)} must be a gl.Config; gl.preset(...) makes one")
         self.config = config.replace(**overrides)
         self.process = build.process(self.config)
         # What a checkpoint knows its energy by.
@@ -129,7 +131,7 @@ class GFNDiffusion:
             from .ensemble import Ensemble  # which is made of this class
 
             if seed is not None:
-                raise ValueError(f"give seed={seed!r} or seeds={seeds!r}, not both")
+                raise ValueError(f"give seed={shown(seed)} or seeds={shown(seeds)}, not both")
             place = self.device if device is None else device
             ensemble = Ensemble(self.target, seeds=seeds, config=self.config, device=place)
             options = {"callbacks": callbacks, "compile": compile, "data": data}
@@ -187,16 +189,16 @@ class GFNDiffusion:
         """
         if (batch_size is None) == (x is None):
             raise ValueError("give exactly one of batch_size and x")
-        kind = {"dtype": torch.get_default_dtype(), "device": self.device}
+        kind = self.device, torch.get_default_dtype()
         if x is None:
             batch_size = integer("batch_size", batch_size, 1)
         else:
-            x = torch.as_tensor(x, **kind)
-            if x.ndim != 2 or x.shape[1] != self.target.dim:
+            x = floats("x", x, *kind)
+            if x.ndim != 2 or x.shape[1] != self.target.dim or not len(x):
                 raise ValueError(f"x has shape {tuple(x.shape)}, must be (B, {self.target.dim})")
             batch_size = len(x)
         if condition is not None:
-            condition = torch.as_tensor(condition, **kind)
+            condition = floats("condition", condition, *kind)
             if condition.ndim == 1:
                 condition, repeats = condition.expand(batch_size, -1), batch_size
         check_condition(self.target, range(batch_size), condition)
@@ -229,7 +231,7 @@ class GFNDiffusion:
         batch_size = integer("batch_size", batch_size, 1)
         if type(oversample) is not int or oversample < 1 or return_weights:
             raise ValueError(
-                f"oversample={oversample!r} must be a positive integer, without return_weights"
+                f"oversample={shown(oversample)} must be a positive integer, without return_weights"
             )
         if condition is not None and torch.as_tensor(condition).ndim > 1:
             raise ValueError("oversample takes one condition (c,): weights of two do not compare")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Self
 
+from .arguments import shown
+
 __all__ = ["Settings", "setting"]
 
 
@@ -52,7 +54,7 @@ class Settings:
         known = _rules(type(self))
         for name in changes:
             if name not in known:
-                raise ValueError(f"unknown setting {name!r}; known: {', '.join(known)}")
+                raise ValueError(f"unknown setting {shown(name)}; known: {', '.join(known)}")
         return dataclasses.replace(self, **changes)
 
     @classmethod
@@ -66,8 +68,8 @@ class Settings:
         for name, meaning in self.describe().items():
             value = getattr(self, name)
             if name in always or value != getattr(usual, name):
-                shown = f"{value:.4g}" if isinstance(value, float) else value
-                lines.append(f"| `{name}` | `{shown}` | {meaning} |")
+                text = f"{value:.4g}" if isinstance(value, float) else value
+                lines.append(f"| `{name}` | `{text}` | {meaning} |")
         return "\n".join(lines)
 
 
@@ -89,9 +91,12 @@ def _checked(field: dataclasses.Field, kind: type, optional: bool, given):
     if type(value) is not kind:
         number = {int: numbers.Integral, float: numbers.Real}.get(kind)  # NumPy's too, never a bool
         if number and isinstance(value, number) and not isinstance(value, bool):
-            value = kind(value)
+            try:
+                value = kind(value)
+            except OverflowError:
+                value = math.inf
     if wrong := _wrong(field.metadata, kind, value):
-        raise ValueError(f"{field.name}={given!r} {wrong}")
+        raise ValueError(f"{field.name}={shown(given)} {wrong}")
     return value
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .energy import is_count
+from .checks import is_count
 from .local_search import check_is_target, mala
 from .targets import Target
 
@@ -134,6 +134,7 @@ class _Bridge(Target):
 
     def __init__(self, target: Target, scale: float):
         self.target, self.dim, self.scale = target, target.dim, scale
+        self.name = target.name
         self.beta, self.calls = 0.0, 0
 
     def reward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,8 @@ from .team import Team
 from .trajectory import Trajectory
 
 __all__ = [
-    "exploration_at", "learning_rate_factor", "objective", "prefill", "refuse_non_finite",
-    "replays", "train_step", "update",
+    "exploration_at", "learning_rate_factor", "objective", "prefill", "refuse_infinite",
+    "refuse_non_finite", "replays", "train_step", "update",
 ]  # fmt: skip
 
 
@@ -106,6 +106,8 @@ def update(team: Team, kind: str, inputs: dict[str, Tensor]) -> tuple[Tensor, Tr
         losses.sum().backward(inputs=parameters)  # not a user's energy's
     else:
         losses = gradient(team.policy, trajectory, loss_of)
+    if team.device.type == "cpu":
+        refuse_infinite(losses, team.samplers)
     if config.grad_clip is not None:
         clip_gradients(team.policy.kernels(), config.grad_clip)
     team.optimiser.step()
@@ -234,6 +236,21 @@ def refuse_non_finite(trajectory: Trajectory, samplers: Sequence) -> None:
         if not run.log_weight.isfinite().all():
             seed = f"seed {sampler.seed}, " if len(samplers) > 1 else ""
             raise FloatingPointError(f"{seed}iteration {sampler.iteration}: {_what_failed(run)}")
+
+
+def refuse_infinite(losses: Tensor, samplers: Sequence) -> None:
+    """Name the sampler whose loss (S,) is not finite although its log-weights are.
+
+    Raises:
+        FloatingPointError: if there is one.
+    """
+    for sampler, loss in zip(samplers, losses.tolist(), strict=True):
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"seed {sampler.seed}, iteration {sampler.iteration}: the loss is {loss}, though "
+                "every log w is finite; if the energy is huge, make it smaller (gl.tempered), or "
+                "else reduce lr"
+            )
 
 
 def _what_failed(trajectory: Trajectory) -> str:

@@ -5,11 +5,13 @@ bayes.py, conditional.py and vae.py; those made of callables in callables.py, of
 combine.py.
 """
 
+from .arguments import shown
 from .bayes import LogGaussianCox, LogisticRegression, breast_cancer, finnish_pines
 from .callables import as_target
+from .checks import check_condition
 from .combine import conditioned, tempered, weighted_sum
 from .conditional import LinearGaussian, ObservedMixture
-from .energy import ClosedForm, Target, check_condition, check_target
+from .energy import ClosedForm, Target, check_target
 from .funnels import Funnel, easy_funnel, funnel
 from .mixtures import (
     GMM,
@@ -87,4 +89,4 @@ def named_target(name: str) -> Target:
         if name.startswith("manywell") and name[8:].isdecimal():
             return ManyWell(int(name[8:]))
     known = ", ".join(_NAMED)
-    raise ValueError(f"task={name!r} is unknown; known: {known}, manywell<d> (manywell32)")
+    raise ValueError(f"task={shown(name)} is unknown; known: {known}, manywell<d> (manywell32)")

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from . import metrics
-from .energy import given
+from .arguments import shown
+from .checks import given
 from .files import sealed, write_bytes
 from .interrupt import deferred_interrupt
 from .process import time_grid
 from .progress import progress_bar
-from .step import prefill, refuse_non_finite, train_step
+from .step import prefill, refuse_infinite, refuse_non_finite, train_step
 from .team import Team
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ def check_fit(iterations: int | None, callbacks: Callback | Iterable[Callback]) 
         ValueError: for a bad number of iterations, or a callback that is no function.
     """
     if iterations is not None and not (type(iterations) is int and iterations >= 0):
-        raise ValueError(f"iterations={iterations!r} must be a non-negative integer")
+        raise ValueError(f"iterations={shown(iterations)} must be a non-negative integer")
     callbacks = [callbacks] if callable(callbacks) else list(callbacks)
     if not all(map(callable, callbacks)):
-        raise ValueError(f"callbacks={callbacks!r} must be functions of (sampler, entry)")
+        raise ValueError(f"callbacks={shown(callbacks)} must be functions of (sampler, entry)")
     return callbacks
 
 
@@ -94,6 +95,7 @@ def _train_team(samplers, until, folders, progress, callbacks, compile, data) ->
                     # what each has cost: together they cost less than one by one
                     sampler.seconds = before[s] + (time.monotonic() - began) / len(team)
                 if team.iteration % log_every == 0 or team.iteration == until:
+                    refuse_infinite(losses, samplers)  # on a GPU no earlier than here
                     if callbacks:  # which may save a sampler
                         team.share()
                     for s, (sampler, folder) in enumerate(zip(samplers, folders, strict=True)):

@@ -6,7 +6,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from .energy import LOG_2PI, ClosedForm, is_count
+from .arguments import shown
+from .checks import check_states, is_count
+from .energy import LOG_2PI, ClosedForm
 
 __all__ = ["ManyWell"]
 
@@ -27,7 +29,7 @@ class ManyWell(ClosedForm):
 
     def __init__(self, dim: int = 32):
         if not is_count(dim) or dim % 2:
-            raise ValueError(f"dim={dim!r} of ManyWell must be a positive even integer")
+            raise ValueError(f"dim={shown(dim)} of ManyWell must be a positive even integer")
         dim = int(dim)
         self.dim, self.name = dim, f"manywell{dim}"
         self._grid, self._cdf, log_z1 = _double_well()
@@ -54,7 +56,8 @@ class ManyWell(ClosedForm):
 
     def modes_of(self, x: Tensor) -> Tensor:
         """Left or right in each double well: (B, d) -> (B, d), two entries a well."""
-        right = x[..., 0::2] > 0
+        check_states(self, x)
+        right = x[:, 0::2] > 0
         return torch.stack((~right, right), -1).flatten(-2).float()
 
 

@@ -53,6 +53,7 @@ def _seeds(_ctx, _param, text: str | None) -> list[int] | None:
     return [int(part) for part in text.split(",")]
 
 
+LONGEST = 2000  # characters of a mistake
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -118,14 +119,20 @@ def entry() -> None:
     try:
         main(standalone_mode=False)
     except BadInput as error:
-        click.echo(f"reproduce: {printable(str(error))}", err=True)
+        _say(str(error))
         sys.exit(2)
     except click.ClickException as error:
-        click.echo(f"reproduce: {printable(error.format_message())}", err=True)
+        _say(error.format_message())
         sys.exit(2)
     except OSError as error:  # a full or read-only disk: what is there stays as it was
-        click.echo(f"reproduce: {error.strerror or error}: {error.filename or 'no file'}", err=True)
+        _say(f"{error.strerror or error}: {error.filename or 'no file'}")
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("reproduce: interrupted; the same command goes on from here", err=True)
+        _say("interrupted; the same command goes on from here")
         sys.exit(130)
+
+
+def _say(text: str) -> None:
+    text = printable(text)  # whatever was typed is in it
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+    click.echo(f"reproduce: {text}", err=True)

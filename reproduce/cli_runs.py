@@ -97,6 +97,7 @@ def _say_where_time_goes(runs) -> None:
 
 def _execute(runs, jobs: int | None, limit: float | None) -> None:
     """Run what is not done and say how it ends; exit code 1 unless all are done."""
+    pool.threads()
     waiting = []
     for item in runs:
         if reason := runner.why_not(item):

@@ -5,11 +5,12 @@ import os
 import re
 import shlex
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from . import experiments, runner, slurm, state, submission
+from . import experiments, pool, runner, slurm, state, submission
 from .cli import (
     Several,
     chosen,
@@ -27,7 +28,7 @@ from .lock import Busy
 from .provenance import slurm_ids
 from .stopping import CAUSES, GRACE
 
-__all__ = ["cancel", "carry_out", "prepare", "submit", "work"]
+__all__ = ["cancel", "carry_out", "prepare", "restarts", "submit", "work"]
 
 TRIES = 2  # restarts in which a run may get no further, before it is not queued again
 PASSED_ON = ("partition", "account", "qos", "constraint", "mem", "cpus-per-task")
@@ -154,11 +155,12 @@ def carry_out(run: Run, limit: float | None = None, grace: float = GRACE) -> Non
     """Execute a run as a batch job does: near its time limit it queues again, from its checkpoint.
 
     Raises:
-        BadInput: for a run that is stale or whose folder a link leads out of, or if Slurm does not
-            answer.
+        BadInput: for a run that is stale or whose folder a link leads out of, a wrong
+            OMP_NUM_THREADS, or if Slurm does not answer.
         SystemExit: 1 if the run failed, was interrupted or gets no further from one restart to the
             next; 75 if another process works on it.
     """
+    pool.threads()
     if (reason := runner.why_not(run)) and not runner.finished(run):
         raise BadInput(f"{run.name}: {reason}")
     before = fraction_done(run)
@@ -170,10 +172,10 @@ def carry_out(run: Run, limit: float | None = None, grace: float = GRACE) -> Non
     cause = runner.record_of(run.folder).get("cause")
     click.echo(f"{run.name}: {ended}" + (f", {cause}" if cause else ""), err=True)
     if ended == "interrupted" and cause == CAUSES[signal.SIGUSR1]:
-        restarts = int((slurm_ids(os.environ) or {}).get("restarts", 0))
-        if restarts >= TRIES and fraction_done(run) <= before:
+        times = restarts(os.environ)
+        if times >= TRIES and fraction_done(run) <= before:
             click.echo(
-                f"reproduce: {run.name}: not queued again, as restart {restarts} got no further: "
+                f"reproduce: {run.name}: not queued again, as restart {times} got no further: "
                 "give it more --time",
                 err=True,
             )
@@ -181,6 +183,12 @@ def carry_out(run: Run, limit: float | None = None, grace: float = GRACE) -> Non
             return
     if ended != "done":
         raise SystemExit(1)
+
+
+def restarts(environment: Mapping[str, str]) -> int:
+    """How often Slurm has started this job again; 0 if it does not say so in digits."""
+    text = (slurm_ids(environment) or {}).get("restarts", "")
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
 
 
 @main.command(cls=Several)

@@ -1,7 +1,6 @@
 """How long a run will take: as measured before, or from the benchmark of single training steps."""
 
 import math
-import os
 import statistics
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,7 +10,7 @@ import torch
 import gfnlite as gl
 from gfnlite.files import read_json
 
-from . import report, runner
+from . import pool, report, runner
 from .experiments import Run
 
 # The benchmark's name of a step that generates, by objective, all of them without LP and LV.
@@ -69,8 +68,7 @@ def estimated(run: Run, gpu: bool) -> tuple[float, str]:
     Raises:
         Unknown: if there is no benchmark, or the run is too far from everything in it.
     """
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    bench = Benchmark(run.task, int(threads) if threads.isdecimal() else 1)
+    bench = Benchmark(run.task, pool.threads())
     seconds = _on_cpu(run, bench)
     if gpu:
         ratio, device = _gpu_ratio(run, bench)

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,9 @@ from pathlib import Path
 import yaml
 
 import gfnlite as gl
+from gfnlite.arguments import shown
 
-from .reading import BadInput, read_yaml
+from .reading import BadInput, parse_yaml, read_yaml
 
 __all__ = [
     "BadInput", "Run", "check", "check_seeds", "command", "defaults", "load", "notebook_parameters",
@@ -91,8 +93,8 @@ def check(run: Run) -> None:
         BadInput: for a notebook that is not there, a setting that is unknown, of a wrong type, out
             of range or not taken, or a tracker that is unknown, not taken or not installed.
     """
-    if "/" in run.notebook or not (NOTEBOOKS / f"{run.notebook}.py").is_file():
-        raise BadInput(f"notebook={run.notebook!r} is not in notebooks/")
+    if f"{run.notebook}.py" not in os.listdir(NOTEBOOKS):  # no path, and of any length
+        raise BadInput(f"notebook={shown(run.notebook)} is not in notebooks/")
     try:
         config = run.config
         if run.track:
@@ -122,8 +124,8 @@ def check_seeds(where: str, profile: str, seeds) -> None:
     whole = all(type(seed) is int and 0 <= seed < 2**32 for seed in given)
     if not whole or not given or len(set(given)) < len(given):
         raise BadInput(
-            f"{where}: seeds={seeds!r} of profile {profile} must be a list of different integers "
-            "from 0 to 4294967295"
+            f"{where}: seeds={shown(seeds)} of profile {profile} must be a list of different "
+            "integers from 0 to 4294967295"
         )
 
 
@@ -163,7 +165,7 @@ def load(
         BadInput: for anything in the files or the arguments that could not be run as meant.
     """
     if profile not in gl.PROFILES:
-        raise BadInput(f"profile={profile!r} is unknown; allowed: {', '.join(gl.PROFILES)}")
+        raise BadInput(f"profile={shown(profile)} is unknown; allowed: {', '.join(gl.PROFILES)}")
     if seeds is not None:
         check_seeds("given", profile, seeds)
     runs, given = [], None if seeds is None else tuple(seeds)
@@ -208,10 +210,10 @@ def parse_settings(pairs: list[str]) -> dict[str, object]:
         # YAML reads 1e-3 as text; on a command line it can only be meant as a number.
         number = re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text)
         try:
-            settings[key] = float(text) if number else yaml.safe_load(text)
+            settings[key] = float(text) if number else parse_yaml(text)
             if text == "None":  # as settings are shown; YAML's is null
                 settings[key] = None
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+        except yaml.YAMLError as error:
             raise BadInput(f"--set {pair}: not valid as a value of YAML") from error
     return settings
 
@@ -237,10 +239,10 @@ def _read(path: Path, modified: int, profile: str, given: tuple[int, ...] | None
         raise BadInput(f"{path.name}: must be a mapping with the keys {', '.join(KEYS)}")
     for key, value in data.items():
         if key not in KEYS:
-            raise BadInput(f"{path.name}: unknown key {key!r}; allowed: {', '.join(KEYS)}")
+            raise BadInput(f"{path.name}: unknown key {shown(key)}; allowed: {', '.join(KEYS)}")
         if not isinstance(value, KEYS[key]):
             kind = getattr(KEYS[key], "__name__", KEYS[key])
-            raise BadInput(f"{path.name}: {key}={value!r} must be a {kind}")
+            raise BadInput(f"{path.name}: {key}={shown(value)} must be a {kind}")
     for key in KEYS:
         if key not in data and key not in OPTIONAL:
             raise BadInput(f"{path.name}: the key {key!r} is missing")

@@ -12,6 +12,8 @@ been run.
 
 from pathlib import Path
 
+from gfnlite.arguments import shown
+
 from . import experiments
 from .experiments import BadInput, Run
 from .reading import read_mapping, read_yaml
@@ -115,8 +117,8 @@ def _list(where: str, data) -> list[dict]:
 def _shape(where: str, data: dict, keys: dict, needed: set[str]) -> None:
     for key, value in data.items():
         if key not in keys:
-            raise BadInput(f"{where}: unknown key {key!r}; allowed: {', '.join(keys)}")
+            raise BadInput(f"{where}: unknown key {shown(key)}; allowed: {', '.join(keys)}")
         if not isinstance(value, keys[key]):
-            raise BadInput(f"{where}: {key}={value!r} must be a {keys[key].__name__}")
+            raise BadInput(f"{where}: {key}={shown(value)} must be a {keys[key].__name__}")
     for key in sorted(needed - set(data)):
         raise BadInput(f"{where}: the key {key!r} is missing")

@@ -7,18 +7,21 @@ can die alone, and takes nothing with it but what it has done since its last che
 import importlib
 import multiprocessing
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from gfnlite.arguments import shown
+
 from . import runner
-from .experiments import Run
+from .experiments import BadInput, Run
 from .lock import Busy
 from .stopping import end_with
 
-__all__ = ["Watcher", "cores", "gpus", "run_all"]
+__all__ = ["Watcher", "cores", "gpus", "run_all", "threads"]
 
 LOG = "log.txt"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -33,6 +36,18 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def threads() -> int:
+    """Threads that a run computes with: those of OMP_NUM_THREADS, or one.
+
+    Raises:
+        BadInput: if it says no number, at which a run would fail when it has begun.
+    """
+    text = os.environ.get("OMP_NUM_THREADS", "1")
+    if not (re.fullmatch("[0-9]{1,4}", text) and int(text)):
+        raise BadInput(f"OMP_NUM_THREADS={shown(text)} must be an integer from 1 to 9999")
+    return int(text)
 
 
 def gpus() -> list[str]:

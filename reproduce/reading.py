@@ -6,10 +6,11 @@ from pathlib import Path
 
 import yaml
 
+from gfnlite.arguments import shown
 from gfnlite.files import opened, read_json
 
 __all__ = [
-    "BadInput", "leads_out", "printable", "read_history", "read_mapping", "read_yaml",
+    "BadInput", "leads_out", "parse_yaml", "printable", "read_history", "read_mapping", "read_yaml",
 ]  # fmt: skip
 
 
@@ -75,11 +76,42 @@ def read_yaml(path: Path) -> object:
     """
     name = printable(path.name)
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_bytes())
     except OSError as error:
         raise BadInput(f"{name}: cannot be read: {error.strerror}") from error
-    # Among the ValueErrors are bytes that are no text and an impossible date.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise BadInput(f"{name}{line}: not valid YAML") from error
+        twice = f": {error.problem}" if isinstance(error, _Twice) else ""
+        raise BadInput(f"{name}{line}: not valid YAML{twice}") from error
+
+
+def parse_yaml(text: str | bytes) -> object:
+    """What YAML says; a key that is given twice in one mapping is a mistake.
+
+    Raises:
+        yaml.YAMLError: if it is not valid.
+    """
+    try:
+        return yaml.load(text, _Strict)
+    except yaml.YAMLError:
+        raise
+    # Whatever Python says of an impossible date, a tag that does not fit, too deep a nest, …
+    except Exception as error:
+        raise yaml.YAMLError(str(error)) from error
+
+
+class _Twice(yaml.constructor.ConstructorError):
+    pass
+
+
+class _Strict(yaml.SafeLoader):
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+            if name in seen:
+                problem = f"the key {shown(key.value)} is given twice"
+                raise _Twice(None, None, problem, key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)

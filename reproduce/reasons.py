@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from gfnlite.arguments import shown
+
 from .reading import BadInput, read_yaml
 from .verdict import DIFFERS, settle
 
@@ -23,7 +25,7 @@ def read(path: Path) -> dict[str, dict[str, dict[str, str]]]:
             for cell, text in entries[task][method].items():
                 if not isinstance(text, str) or not text.startswith(KINDS):
                     raise BadInput(
-                        f"{path.name}: {task} {method} {cell}: {text!r} must start with "
+                        f"{path.name}: {task} {method} {cell}: {shown(text)} must start with "
                         f"{' or '.join(map(repr, KINDS))}"
                     )
     return entries

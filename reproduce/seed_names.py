@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import gfnlite as gl
+from gfnlite.arguments import shown
 
 from . import experiments
 from .experiments import BadInput, Run
@@ -33,7 +34,7 @@ def from_flags(words: list[str]) -> Run:
         flag, equals, value = rest.pop(0).partition("=")
         row = FLAGS.get(flag)
         if row is None:
-            raise BadInput(f"{_shown(flag)} is no flag; allowed: {', '.join(FLAGS)}")
+            raise BadInput(f"{shown(flag)} is no flag; allowed: {', '.join(FLAGS)}")
         if not equals and isinstance(row, Switch):
             value = "true"
         elif not equals:
@@ -50,14 +51,14 @@ def from_yaml(path: str | Path) -> Run:
     Raises:
         BadInput: for a file that cannot be read, an unknown key or as `from_flags`.
     """
-    name, data = _shown(Path(path).name)[1:-1], read_yaml(Path(path))
+    name, data = shown(Path(path).name)[1:-1], read_yaml(Path(path))
     nested = data.pop("gfn", {}) if isinstance(data, dict) else None
     if not isinstance(nested, dict):
         raise BadInput(f"{name}: must be a mapping, and gfn: in it another")
     data |= {f"gfn.{key}": value for key, value in nested.items()}
     for key in data:
         if key not in KEYS:
-            raise BadInput(f"{name}: unknown key {_shown(key)}; allowed: {', '.join(KEYS)}")
+            raise BadInput(f"{name}: unknown key {shown(key)}; allowed: {', '.join(KEYS)}")
     if "energy_type" not in data:
         raise BadInput(f"{name}: the key 'energy_type' is missing")
     try:
@@ -105,8 +106,8 @@ def _run(said: Iterable[tuple[Row, str, object]]) -> Run:
         try:
             values[row.name] = row.read(value)
         except ValueError as error:
-            raise BadInput(f"{label}={_shown(value)} {error}") from error
-        labels.setdefault(row.option, []).append(f"{label}={_shown(value)}")
+            raise BadInput(f"{label}={shown(value)} {error}") from error
+        labels.setdefault(row.option, []).append(f"{label}={shown(value)}")
     by_option = {row.option: values[row.name] for row in ROWS if row.name in values}
     task, profile = by_option.get("task", "9gmm"), by_option.get("profile", "full")
     method = _method(values, labels)
@@ -159,12 +160,3 @@ def _check(run: Run, labels: Mapping[str, list[str]]) -> None:
         written = [label for option in options for label in labels.get(option, [])]
         blamed = f"{', '.join(written)}: " if written else ""
         raise BadInput(f"{blamed}{error}") from error
-
-
-def _shown(value) -> str:
-    """At most 60 characters of a value, in one line."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of thousands of digits
-        text = "a huge number"
-    return text if len(text) <= 60 else f"{text[:56]}…{text[-1]}"

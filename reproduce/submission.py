@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import gfnlite as gl
+from gfnlite.arguments import shown
 
 from . import experiments
 from .experiments import BadInput, Run
@@ -142,9 +144,11 @@ def submit(planned: Sequence[Job], folder: Path) -> dict[str, str]:
         for job in planned:
             ids[job.name] = slurm(*job.words(ids)).strip().split(";")[0]
             gl.write_json(folder / "submitted.json", intent | ids)
-    except BaseException:  # a full disk or Ctrl-C as well: half of it would run unseen
+    except BaseException as error:  # a full disk or Ctrl-C as well: half of it would run unseen
         if ids:
             slurm("scancel", *ids.values())
+        elif isinstance(error, BadInput):  # refused, so that nobody will read what was written
+            shutil.rmtree(folder)
         raise
     return ids
 
@@ -174,7 +178,7 @@ def read_manifest(path: Path) -> list[Run]:
             raise BadInput(f"{where}: must be a mapping with the keys {', '.join(KINDS)}")
         for name, kind in KINDS.items():
             if not isinstance(entry[name], kind):
-                raise BadInput(f"{where}: {name}={entry[name]!r} must be a {kind.__name__}")
+                raise BadInput(f"{where}: {name}={shown(entry[name])} must be a {kind.__name__}")
         experiments.check_seeds(where, entry["profile"], entry["seeds"])
         run = run_of(entry)
         try:

@@ -418,7 +418,7 @@ CASES = {
     "funnel variance": (lambda: targets.Funnel(2, 0.0), "variance=0.0 must be positive"),
     "radii": (lambda: targets.Rings([1.0, 0.0], 0.1), r"radii=.* must be positive and finite"),
     "ring std": (lambda: targets.Rings([1.0], -0.1), "std=-0.1 must be positive"),
-    "moons": (lambda: targets.TwoMoons(1.0, 0.0), "radius=1.0 and noise=0.0 must be positive"),
+    "moons": (lambda: targets.TwoMoons(1.0, 0.0), "noise=0.0 must be positive"),
     "points": (lambda: targets.LogGaussianCox(X), r"points must be \(N, 2\) in \[0, 1\]\^2"),
     "grid": (lambda: targets.LogGaussianCox(grid=0), "grid=0 must be a positive integer"),
     "features": (

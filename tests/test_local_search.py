@@ -210,7 +210,7 @@ def test_same_seed_same_chains_and_start_untouched(gaussian):
 
 @pytest.mark.parametrize("change, message", [
     ({"x": torch.zeros(3)}, "x must have shape"), ({"x": torch.zeros(0, 2)}, "x must have shape"),
-    ({"steps": 0, "burn_in": 0}, "burn_in=0"), ({"burn_in": 200}, "burn_in=200"),
+    ({"steps": 0, "burn_in": 0}, "steps=0"), ({"burn_in": 200}, "burn_in=200"),
     ({"burn_in": -1}, "burn_in=-1"), ({"thin": 0}, "thin=0"), ({"step_size": 0.0}, "step_size=0"),
     ({"step_size": math.nan}, "step_size=nan"), ({"temperature": -1}, "temperature=-1"),
     ({"adapt": 0.9}, "adapt=0.9"), ({"target_acceptance": 1.0}, "target_acceptance=1"),

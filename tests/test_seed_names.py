@@ -280,7 +280,7 @@ def one_error(call, *parts):
 
 @pytest.mark.parametrize("flag, value, message", BAD_VALUES)
 def test_a_wrong_value_is_one_line_that_names_what_was_written(flag, value, message, tmp_path):
-    shown = repr(value) if len(value) < 50 else repr(value)[:40]
+    shown = repr(value) if len(value) < 50 else repr(value)[:28]
     variable = flag[2:].upper()
     one_error(lambda: seed_names.from_flags([f"{flag}={value}"]), f"{flag}={shown}", message)
     one_error(
