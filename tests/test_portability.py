@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+import gfnlite as gl
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "gfnlite/pyproject.toml").read_text())["project"]
 
@@ -75,3 +77,10 @@ def test_what_needs_more_says_what_to_install(alone, extra, body):
     assert done.returncode == 1 and last.startswith("ImportError: "), done.stderr
     assert last.endswith(f"pip install 'gfnlite[{extra}]'")
     assert extra in PROJECT["optional-dependencies"]
+
+
+@pytest.mark.full
+def test_every_method_is_trained_by_torch_and_numpy_alone(alone):
+    done = use(alone, (ROOT / "tests/every_method.py").read_text())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("ELBO") == len(gl.METHODS)
