@@ -62,7 +62,8 @@ def floats(
         if usable:
             made = torch.as_tensor(value, device=device, dtype=dtype)
             default = torch.get_default_dtype()
-            return made if made.is_floating_point() else made.to(dtype or default)
+            if not made.is_complex():
+                return made if made.is_floating_point() else made.to(dtype or default)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         pass
     kind = ""

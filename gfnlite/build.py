@@ -149,8 +149,9 @@ def probe(target: Target, config: Config, process, device: torch.device) -> list
         with torch.no_grad():
             log_reward = target.log_reward(x, *extra)
     except TypeError as error:
-        *_, innermost = traceback.walk_tb(error.__traceback__)
-        if Path(innermost[0].f_code.co_filename).parent != Path(__file__).parent:
+        called = [Path(f.f_code.co_filename) for f, _ in traceback.walk_tb(error.__traceback__)]
+        known = Path(__file__).parent, Path(torch.__file__).parent
+        if any(not any(path.is_relative_to(root) for root in known) for path in called):
             raise  # the energy's own mistake
         how = "(x, condition)" if extra else "(x); one with a condition needs conditions=..."
         raise TypeError(

@@ -12,9 +12,16 @@ if TYPE_CHECKING:
     from .energy import Target
 
 __all__ = [
-    "check_condition", "check_dims", "check_output", "check_shape", "check_states", "given",
-    "is_count", "is_size", "shape_of",
+    "about_energy", "check_condition", "check_dims", "check_output", "check_shape", "check_states",
+    "given", "is_count", "is_size", "shape_of",
 ]  # fmt: skip
+
+
+def about_energy(error: RuntimeError, x: Tensor) -> bool:
+    """Whether what went wrong at x may be the energy's: not the memory, nor a graph's capture."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return False
+    return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def check_states(target: "Target", x: Tensor) -> None:

@@ -1,7 +1,7 @@
 """Targets made of others: tempered, held at one condition, and weighted sums of energies."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -123,8 +123,11 @@ def weighted_sum(
             for each, finite, at least 0, and one of them positive.
     """
     targets = [as_target(target, dim) for target in targets]
-    weights = floats("weights", weights, dtype=torch.float64).flatten().tolist()
-    fit = len(weights) == len(targets) and all(0 <= w < math.inf for w in weights) and any(weights)
+    if isinstance(weights, Iterable) and not isinstance(weights, Tensor):
+        weights = list(weights)
+    given = floats("weights", weights, dtype=torch.float64)
+    weights, one_each = given.tolist(), given.shape == (len(targets),)
+    fit = one_each and all(0 <= w < math.inf for w in weights) and any(weights)
     if not fit:
         raise ValueError(
             f"weights={weights} must be one for each of {len(targets)} targets, finite, at least 0 "

@@ -13,7 +13,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .checks import check_condition, check_dims, check_output, check_states, given
+from .checks import (
+    about_energy,
+    check_condition,
+    check_dims,
+    check_output,
+    check_states,
+    given,
+)  # fmt: skip
 
 __all__ = ["ClosedForm", "Target", "check_target"]
 
@@ -93,6 +100,8 @@ class Target:
                         log_r.sum(), x, create_graph=differentiable, allow_unused=True
                     )
                 except RuntimeError as error:  # such as a value that was changed in place
+                    if not about_energy(error, x):
+                        raise
                     raise ValueError(
                         f"gradient of the energy of target '{self.name}' fails: "
                         + str(error).partition("\n")[0]
@@ -143,7 +152,9 @@ class ClosedForm(Target):
         try:
             return self._closed_form(x, *given(condition))
         except RuntimeError as error:
-            if x.dtype == torch.get_default_dtype() and "device" not in str(error):
+            elsewhere = "on the same device" in str(error)
+            fits = x.dtype == torch.get_default_dtype() and not elsewhere
+            if fits or not about_energy(error, x):
                 raise
             raise ValueError(
                 f"target '{self.name}' cannot be computed at x of {x.dtype} on {x.device}"

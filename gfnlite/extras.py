@@ -15,5 +15,5 @@ def need(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
-        raise ImportError(f"{package} is missing: pip install 'gfnlite[{extra}]'") from error
+        message = f"the module {module.partition('.')[0]} is missing"
+        raise ImportError(f"{message}: pip install 'gfnlite[{extra}]'") from error

@@ -6,6 +6,7 @@ number.
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -21,7 +22,6 @@ __all__ = [
 ]  # fmt: skip
 
 SEAL = "sha256"
-SPACES = b" \t\r\n"  # say nothing: a file that was laid out anew is the same
 
 UMASK = os.umask(0)  # it can only be read by setting it
 os.umask(UMASK)
@@ -48,7 +48,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def sealed(value: dict) -> dict:
     """The mapping with a last key "sha256", the digest of all the others."""
     value = {name: part for name, part in value.items() if name != SEAL}
-    return value | {SEAL: _digest(json.dumps(value | {SEAL: ""}).encode())}
+    return value | {SEAL: _digest(value)}
 
 
 def opened(data: bytes):
@@ -61,7 +61,7 @@ def opened(data: bytes):
         value = json.loads(data)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    if isinstance(value, dict) and SEAL in value and value.pop(SEAL) != _digest(data):
+    if isinstance(value, dict) and SEAL in value and value.pop(SEAL) != _digest(value):
         raise ValueError(f'it says something else than its "{SEAL}" is of')
     return value
 
@@ -78,7 +78,8 @@ def as_json(value, indent: int | None = 1) -> bytes:
 def write_json(path: str | Path, value) -> None:
     """Write `value` as readable JSON; a NaN or an infinity is refused, not written.
 
-    A mapping gets a last key "sha256", a digest by which `read_json` knows damage.
+    A mapping gets a last key "sha256" in place of any that it has, a digest by which `read_json`
+    knows damage.
     """
     write_bytes(path, as_json(value))
 
@@ -111,11 +112,15 @@ def is_whole_zip(path: str | Path) -> bool:
     """Whether a file of `torch.save` is as it was written, which `torch.load` does not ask.
 
     It is a zip file, with a checksum of each part.
+
+    Raises:
+        OSError: if it cannot be read.
     """
+    data = _read(path)  # an error of the disk says nothing about the file
     try:
-        with zipfile.ZipFile(path) as file:
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
             return file.testzip() is None
-    except FileNotFoundError:
+    except MemoryError:
         raise
     except Exception:  # whatever a flipped bit makes of it
         return False
@@ -133,6 +138,8 @@ def load_state(path: str | Path, kind: str) -> dict:
         raise ValueError(problem)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
     except Exception as error:
         raise ValueError(problem) from error
     if not isinstance(state, dict):
@@ -140,10 +147,9 @@ def load_state(path: str | Path, kind: str) -> dict:
     return state
 
 
-def _digest(data: bytes) -> str:
-    """Of all that is written before the seal."""
-    before, _, _ = data.translate(None, SPACES).rpartition(f'"{SEAL}":'.encode())
-    return hashlib.sha256(before).hexdigest()
+def _digest(value: dict) -> str:
+    """Of what JSON says, however it is laid out."""
+    return hashlib.sha256(json.dumps(value, separators=(",", ":")).encode()).hexdigest()
 
 
 def remove_leftovers(folder: str | Path) -> None:

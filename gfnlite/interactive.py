@@ -61,9 +61,7 @@ def explore(
     """
     axes = _checked(axes)
     if os.environ.get("GFNLITE_STATIC") == "1":
-        from IPython.display import HTML
-
-        return HTML(_static(figure, alt, dpi, axes))
+        return need("IPython.display", "widgets").HTML(_static(figure, alt, dpi, axes))
     return _live(figure, alt, axes)
 
 
@@ -142,14 +140,13 @@ def watch(process: Callable[..., Iterator], **axes: Sequence) -> object:
     axes = _checked(axes)
     if os.environ.get("GFNLITE_STATIC") == "1":
         plt = need("matplotlib.pyplot", "plots")
-        from IPython.display import HTML
-
+        page = need("IPython.display", "widgets").HTML
         for figure in process(**{name: values[0] for name, values in axes.items()}):
             plt.close(figure)
         named = (f"{name.replace('_', ' ')}: {', '.join(map(str, v))}" for name, v in axes.items())
         said = html.escape("In Jupyter this can be set and started. " + "; ".join(named) + ".")
         image = _image(figure, _titles(figure))
-        return HTML(f'<div class="explore"><div>{image}</div><p>{said}</p></div>')
+        return page(f'<div class="explore"><div>{image}</div><p>{said}</p></div>')
     return _Watch(process, axes).box
 
 

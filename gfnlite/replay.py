@@ -65,8 +65,9 @@ class ReplayBuffer:
         device: torch.device | str = "cpu",
     ):  # fmt: skip
         counts = {"capacity": capacity, "dim": dim, "refresh": refresh, "group": group}
-        for name, value in (counts | {"condition_dim": condition_dim}).items():
-            integer(name, value, int(name in counts))
+        counts = {name: integer(name, value, 1) for name, value in counts.items()}
+        capacity, dim, refresh, group = counts.values()
+        condition_dim = integer("condition_dim", condition_dim, 0)
         if capacity < group:
             raise ValueError(f"capacity={capacity} must be at least group={group}")
         if priority not in (known := ("uniform", "rank", "reward", "weight")):

@@ -95,11 +95,11 @@ def _train_team(samplers, until, folders, progress, callbacks, compile, data) ->
                     # what each has cost: together they cost less than one by one
                     sampler.seconds = before[s] + (time.monotonic() - began) / len(team)
                 if team.iteration % log_every == 0 or team.iteration == until:
-                    refuse_infinite(losses, samplers)  # on a GPU no earlier than here
                     if callbacks:  # which may save a sampler
                         team.share()
                     for s, (sampler, folder) in enumerate(zip(samplers, folders, strict=True)):
                         sampler.history.append(_measure(team, s, losses[s].item()))
+                        refuse_infinite(losses[s : s + 1], [sampler])  # a GPU's no earlier
                         if folder is not None:
                             _write_history(sampler, folder)  # how far it is, for whoever waits
                         for callback in callbacks:

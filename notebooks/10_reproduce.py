@@ -527,8 +527,8 @@ say(f"{command} {what}")
 # |:---|:---|
 # | once a training has a checkpoint, no kill loses more than half a minute; none leaves half a result | processes, workers and kernels of a grid are killed with `kill -9` at random moments until all is done; the tables are those of an undisturbed grid |
 # | a resumed training is the undisturbed one | weights compared bit by bit, as above |
-# | the same seed on the same machine gives the same bytes of `metrics.json`, times apart | three processes compared, one of them killed and resumed; a second thread may change what rounding changes, and the test says how much that is |
-# | `drift` seldom cries wolf | hundreds of short trainings that differ in their seed alone, five against five: fewer alarms than its level allows (`results/bench/false_alarms.json`) |
+# | the same seed on the same machine gives the same bytes of `metrics.json`, its time and the digest apart | three processes compared, one of them killed and resumed; a second thread may change what rounding changes, and the test says how much that is |
+# | `drift` seldom cries wolf | hundreds of short trainings that differ in their seed alone, five against five, and the same seeds dealt again and again: no more alarms than its level allows (`results/bench/false_alarms.json`) |
 # | a signal or a time limit saves a checkpoint first | signals sent in the middle of cells, also of a cell that ignores them |
 # | a full disk harms nothing that is there | runs on a disk of eight megabytes |
 # | Slurm's limits, preemption and requeues lose nothing | a real Slurm of one node, which warns, requeues and cancels |

@@ -586,20 +586,22 @@ ladder("dropped")
 #
 # :::{prf:proposition} What trajectory balance of destroyed particles does not see
 # :label: prop-13-part
-# Let $P_F(\tau) = c\, Q(\tau)$ wherever $Q(\tau) > 0$, with some $0 < c \le 1$. Then
+# Let $P_F(\tau) = c\, Q(\tau)$ wherever $Q(\tau) > 0$, with some $0 < c \le 1$. On all of these
 #
 # $$
-# \log w = \mathrm{EUBO} = \log Z - \log c \quad \text{on all of them,}
+# \log w = \mathrm{EUBO} = \log Z - \log c ,
 # $$ (eq-13-part)
 #
-# and the loss $\mathbb E_Q[(\log w - \log \hat Z)^2]$ is zero at $\log \hat Z = \log Z - \log c$.
+# and the loss $\tfrac12 \mathbb E_Q[(\log w - \log \hat Z)^2]$ is zero at
+# $\log \hat Z = \log Z - \log c$.
 # :::
 #
 # :::{dropdown} Proof
 # $\log w = \log Z + \log (Q / P_F) = \log Z - \log c$.
 # :::
 #
-# The other $1 - c$ of the samples go where no particle is, and cost nothing; the likelihood asks
+# The other $1 - c$ of the samples go where no particle is, and cost nothing (or next to nothing, where
+# $Q$ is small but not zero); the likelihood asks
 # $-\log c$ for them. In every seed the $\log \hat Z$ that was learned says how much that is:
 
 # %% tags=["hide-input"]
@@ -622,7 +624,9 @@ pd.DataFrame(
         ],
         "c": off.neg().exp().tolist(),
     }
-).style.hide(axis="index").format(precision=3)
+).style.hide(axis="index").format(precision=3).set_table_attributes(
+    'class="ledger"'
+)
 
 # %% [markdown]
 # *Larger batches* help, without an energy call more, and take more than five times as long; the full

@@ -135,6 +135,8 @@ class Benchmark:
     def step(self, config: gl.Config, steps: int) -> float:
         """Milliseconds of one training step of `steps` transitions, replay in its share."""
         replay = "MLE replay" if config.replay_objective == "mle" else "TB replay"
+        if config.replay_objective == "mle" and config.learn_backward:
+            replay = "reverse KL"  # its mirror image: a gradient through every state in turn
         ratio = config.replay_ratio
         kinds = ((1 - ratio, FORWARD[config.objective], "forward"), (ratio, replay, "replay"))
         total = sum(

@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-wanted=$(cat requirements.txt gfnlite/pyproject.toml | cksum)
+wanted="${STRICT:+strict }$(cat requirements.txt gfnlite/pyproject.toml ${STRICT:+reproduce/constraints.txt} | cksum)"
 if [ "$(cat .venv/.installed 2>/dev/null)" != "$wanted" ]; then
   python=${PYTHON:-python3}
   if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then

@@ -34,6 +34,9 @@ def check_film(data: bytes) -> None:
     Raises:
         ValueError: naming what it has no use for.
     """
+    text = data.decode(errors="replace").removeprefix('<?xml version="1.0" encoding="utf-8"?>')
+    if found := re.search(r"<[?!]|url\(", text):
+        raise ValueError(f"a film has no {found[0]}")
     try:
         parts = list(ElementTree.fromstring(data).iter())
     except ElementTree.ParseError as error:

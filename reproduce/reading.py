@@ -93,7 +93,11 @@ def parse_yaml(text: str | bytes) -> object:
         yaml.YAMLError: if it is not valid.
     """
     try:
-        return yaml.load(text, _Strict)
+        loader = _Strict(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except yaml.YAMLError:
         raise
     # Whatever Python says of an impossible date, a tag that does not fit, too deep a nest, …
@@ -106,12 +110,12 @@ class _Twice(yaml.constructor.ConstructorError):
 
 
 class _Strict(yaml.SafeLoader):
-    def construct_mapping(self, node, deep=False):
-        seen = set()
+    def compose_mapping_node(self, anchor):  # as it stands, before any other is merged into it
+        node, seen = super().compose_mapping_node(anchor), set()
         for key, _ in node.value:
             name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
             if name in seen:
                 problem = f"the key {shown(key.value)} is given twice"
                 raise _Twice(None, None, problem, key.start_mark)
             seen.add(name)
-        return super().construct_mapping(node, deep)
+        return node

@@ -47,7 +47,7 @@ def missing_seeds(run: Run) -> list[int]:
 def _has_metrics(path: str) -> bool:
     try:
         return isinstance(read_json(path), dict)
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
 
 
@@ -77,9 +77,9 @@ def look(folder: Path, ours: bool = False) -> tuple[str, dict]:
     def at_work() -> bool:
         return not ours and is_locked(folder)
 
+    if not (folder / "run.json").exists():
+        return "running" if at_work() else "missing", {}
     record = record_of(folder)
-    if not record and not (folder / "run.json").exists():
-        return "running" if at_work() else "missing", record
     if record.get("status") == "running" and not at_work():
         record = record_of(folder)  # it may have ended between the two looks
         if record.get("status") == "running":
@@ -145,13 +145,13 @@ def _execute(run: Run, handle: int, stop: Stop) -> str:
 
     folder, before = run.folder, record_of(run.folder)
     remove_leftovers(folder)  # of a process that was killed
-    damaged = _remove_damaged(run)
+    damaged = _set_damaged_aside(run)
     (folder / "machine.json").unlink(missing_ok=True)
     config = {"task": run.task, "method": run.method, "profile": run.profile}
     config |= {"notebook": run.notebook, "overrides": dict(run.overrides)}
     gl.write_json(folder / "config.json", config | {"config": dataclasses.asdict(run.config)})
     record = provenance(run) | {"seeds": list(run.seeds), "status": "running", "cause": None}
-    record["damaged"] = damaged or before.get("damaged")  # files that had to be made anew
+    record["damaged"] = [*(before.get("damaged") or []), *damaged]  # files that were made anew
     record["commits"] = _commits(run, before, code_label(record))
     record["device"] = _devices(run, before)
     spent = before.get("wall_seconds", 0) if before.get("status") != "done" else 0
@@ -178,17 +178,17 @@ def _execute(run: Run, handle: int, stop: Stop) -> str:
     return record["status"]
 
 
-def _remove_damaged(run: Run) -> list[str]:
-    """Remove what nothing can go on from, so that it is made anew; what it was."""
-    removed = []
+def _set_damaged_aside(run: Run) -> list[str]:
+    """Rename what nothing can go on from, so that it is made anew; what it was."""
+    aside = []
     for seed in missing_seeds(run):
         folder = run.folder / f"seed-{seed}"
         metrics, checkpoint = folder / "metrics.json", folder / "checkpoint.pt"
         for path in (metrics, checkpoint):
             if path.exists() and not (path == checkpoint and is_whole_zip(path)):
-                path.unlink()
-                removed.append(f"{folder.name}/{path.name}")
-    return removed
+                path.replace(path.with_name(f"{path.name}.damaged"))
+                aside.append(f"{folder.name}/{path.name}")
+    return aside
 
 
 def _cause(error: BaseException) -> str:
@@ -229,6 +229,8 @@ def _commits(run: Run, before: dict, now: str) -> dict[str, list[str]]:
     """
     kept = before.get("commits")
     commits = dict(kept) if isinstance(kept, dict) else {}
+    for path in run.folder.glob("seed-*/metrics.json"):  # also those of which a lost record told
+        commits.setdefault(path.parent.name[5:], ["unknown"])
     for seed in missing_seeds(run):
         begun = (run.folder / f"seed-{seed}" / "checkpoint.pt").exists()
         known = commits.get(str(seed), ["unknown"]) if begun else []

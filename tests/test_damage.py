@@ -29,13 +29,14 @@ def test_no_damage_at_500_places_is_taken_for_a_result(kept):
         assert found["detected"] > found["harmless"]
 
 
+def read_all(data):
+    return {name: value for name, value in json.loads(data).items() if name != "sha256"}
+
+
 def test_without_digests_and_checksums_it_would_be(kept, monkeypatch):
     """The twin: the same damage to the same files, read as they were read before."""
-    monkeypatch.setattr(files, "_digest", lambda data: read_seal(data))
+    monkeypatch.setattr(files, "opened", read_all)
     monkeypatch.setattr(files, "is_whole_zip", lambda path: True)
-
-    def read_seal(data):
-        return json.loads(data)["sha256"]
 
     for name in ("metrics.json", "results", "checkpoint.pt"):
         assert faults.inject(*kept[name], faults.PLACES[name])["lost"] > 5
@@ -149,3 +150,18 @@ def test_a_clock_that_was_set_changes_no_state(done, monkeypatch, started):
     assert runner.status(done) == "interrupted"  # nobody holds its lock, whatever the time is
     monkeypatch.setattr(runner, "is_locked", lambda folder: True)
     assert state.standing(done).state == "running" and state.standing(done).elapsed >= 0
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES])
+def test_a_disk_that_does_not_answer_condemns_no_file(tmp_path, monkeypatch, number):
+    path, sampler = tmp_path / "a.pt", gl.GFNDiffusion(gl.gmm9, steps=3, hidden=8, device="cpu")
+    sampler.save(path)
+    assert files.is_whole_zip(path)
+
+    def refuse(path):
+        raise OSError(number, "no answer", str(path))
+
+    monkeypatch.setattr(files, "_read", refuse)
+    for question in (files.is_whole_zip, gl.GFNDiffusion.load, runner._has_metrics):
+        with pytest.raises(OSError, match="no answer"):
+            question(path)

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 import gfnlite as gl
+from gfnlite.files import read_json
 from reproduce import experiments, provenance, report, runner, table
 
 ROOT = Path(__file__).parent.parent
@@ -311,7 +313,8 @@ def test_each_seed_keeps_the_commit_that_made_it(house, monkeypatch):
     folder = runs()[1].folder
     (folder / "seed-0/metrics.json").unlink()
     (folder / "seed-1/metrics.json").unlink()
-    (folder / "seed-1/checkpoint.pt").touch()
+    with zipfile.ZipFile(folder / "seed-1/checkpoint.pt", "w"):  # as one that is whole
+        pass
     git(monkeypatch, "ccc")
     commits, _ = made_by([0, 1])
     assert commits == {"0": ["ccc"], "1": ["aaa", "ccc"], "2": ["bbb+changes"]}
@@ -342,8 +345,10 @@ def test_code_without_a_history_is_unknown_and_not_reported(house, monkeypatch):
     notes = []
     report.write_committed(report.collect([]), notes)
     assert len(notes) == 2 and all("left out" in n and "unknown code" in n for n in notes)
-    record = runs()[0].folder / "run.json"
-    record.write_text(record.read_text().replace('"commits"', '"once"'))
+    path = runs()[0].folder / "run.json"
+    record = read_json(path)
+    record["once"] = record.pop("commits")
+    gl.write_json(path, record)
     assert [row["commit"] for row in report.collect([])] == ["unknown"] * 2
 
 
@@ -436,6 +441,6 @@ def test_the_smoke_profile_runs_the_real_notebook(tmp_path, monkeypatch):
     before = first.read_bytes()
     assert before != second.read_bytes()
     first.unlink()
-    second.write_text("kept")
+    second.write_text('{"kept": 1}')
     assert runner.execute(run) == "done"
-    assert first.read_bytes() == before and second.read_text() == "kept"
+    assert first.read_bytes() == before and second.read_text() == '{"kept": 1}'

@@ -1,8 +1,6 @@
 """GFNDiffusion as a user meets it: fit, sample, evaluate, save, load, resume."""
 
 import dataclasses
-import subprocess
-import sys
 import time
 
 import pytest
@@ -105,23 +103,6 @@ def test_training_leaves_the_global_random_state_alone():
     torch.manual_seed(5)
     fit(small()).evaluate(100)
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_torch_and_numpy_alone_are_enough(tmp_path):
-    script = """
-import sys
-for extra in ("ot", "tqdm", "matplotlib", "seaborn", "scipy", "pandas", "IPython"):
-    sys.modules[extra] = None  # as if it were not installed
-import gfnlite as gl
-sampler = gl.GFNDiffusion(gl.gmm9, iterations=3, steps=4, coarse_steps=None).fit()
-sampler.save("a.pt")
-print(gl.GFNDiffusion.load("a.pt").sample(5).shape, sampler.evaluate(50)["w2"])
-"""
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", script], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "torch.Size([5, 2]) None", done.stderr
-    assert "w2 needs the package POT" in done.stderr
 
 
 def learn_9gmm(**changes):

@@ -277,9 +277,9 @@ def test_compiled_code_is_kept_where_nobody_else_can_write(tmp_path, monkeypatch
     private, sampler = str(tmp_path / "gfnlite/compiled"), small()
     theirs = os.path.join(tempfile.gettempdir(), "torchinductor_me")  # PyTorch's own choice
     for before, after in ((None, private), (theirs, private), ("/elsewhere", "/elsewhere")):
-        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-        if before:
-            monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", before)
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", before or "")  # noted, to be undone
+        if before is None:
+            monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
         sampler.policy.use(compiled=True)
         assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == after
 

@@ -17,6 +17,7 @@ from conftest import PARAMETERS
 from slurm_one_node import missing, one_node_slurm
 
 import gfnlite as gl
+from gfnlite.files import read_json
 from reproduce import autoencoder, experiments, papers, runner, slurm, state, submission
 from reproduce.__main__ import entry, main
 from reproduce.lock import locked
@@ -412,7 +413,7 @@ def test_whatever_stops_a_submission_cancels_it(place, monkeypatch, error):
         asked.append(words)
         # Before the first sbatch it is written down what is to come.
         assert json.loads((home / "array-0.json").read_text())
-        known = json.loads((home / "submitted.json").read_text())
+        known = read_json(home / "submitted.json")
         assert known == {"array-0": "7" if asked[1:] else None, "collect": None}
         if words[0] == "sbatch" and asked[1:]:
             raise error

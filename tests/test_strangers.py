@@ -172,7 +172,10 @@ FILMS = {
     "xlink": ('<circle xlink:href="x"/>', "href"),
     "page": ("<foreignObject/>", "foreignObject"),
     "moved link": ('<animate attributeName="href" values="javascript:alert(1)"/>', "href"),
-    "style": ('<circle style="background:url(x)"/>', "style"),
+    "style": ('<circle style="background:red"/>', "style"),
+    "address": ('<circle fill="url(https://x)"/>', "url("),
+    "sheet": ('<?xml-stylesheet href="https://x"?>', "<?"),
+    "comment": ("<!-- -->", "<!"),
     "other space": ('<x:script xmlns:x="http://www.w3.org/1999/xhtml"/>', "script"),
     "no svg": ("<", "not XML"),
 }

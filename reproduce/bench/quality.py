@@ -17,7 +17,7 @@ from statistics import median
 import torch
 
 import gfnlite as gl
-from gfnlite.files import write_bytes
+from gfnlite.files import load_state, write_bytes
 from gfnlite.step import exploration_at, prefill, replays, train_step
 from gfnlite.team import Team
 
@@ -208,9 +208,9 @@ def _keep(trainer, watch, trace, config, folder: Path) -> None:
 
 def _restore(trainer, folder: Path, config: gl.Config) -> tuple[Stopwatch, list[dict]]:
     try:
-        state = torch.load(folder / "state.pt", weights_only=True)
-    except Exception as error:  # data only: nothing in it is executed
-        raise BadInput(f"{folder}/state.pt is no whole state; remove it") from error
+        state = load_state(folder / "state.pt", "state of a training: remove it")
+    except ValueError as error:
+        raise BadInput(str(error)) from error
     if state["config"] != asdict(config):
         raise BadInput(f"{folder}: a training with other settings; remove it to start anew")
     trainer.policy.load_state_dict(state["policy"])
