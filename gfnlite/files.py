@@ -108,15 +108,11 @@ def _read(path: str | Path) -> bytes:
         return file.read()
 
 
-def is_whole_zip(path: str | Path) -> bool:
-    """Whether a file of `torch.save` is as it was written, which `torch.load` does not ask.
+def is_whole_zip(data: bytes) -> bool:
+    """Whether what `torch.save` wrote is as it was written, which `torch.load` does not ask.
 
     It is a zip file, with a checksum of each part.
-
-    Raises:
-        OSError: if it cannot be read.
     """
-    data = _read(path)  # an error of the disk says nothing about the file
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             return file.testzip() is None
@@ -130,15 +126,15 @@ def load_state(path: str | Path, kind: str) -> dict:
     """What `torch.save` wrote at `path`, on the CPU; data only, nothing in it is executed.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        OSError: if it cannot be read, which says nothing about what is in it.
         ValueError: if it is not whole, naming the `kind` of file that it should be.
     """
-    problem = f"{path} is not a whole {kind}"
-    if not is_whole_zip(path):
+    data, problem = _read(path), f"{path} is not a whole {kind}"
+    if not is_whole_zip(data):
         raise ValueError(problem)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, MemoryError):
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except MemoryError:
         raise
     except Exception as error:
         raise ValueError(problem) from error

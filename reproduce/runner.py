@@ -185,7 +185,7 @@ def _set_damaged_aside(run: Run) -> list[str]:
         folder = run.folder / f"seed-{seed}"
         metrics, checkpoint = folder / "metrics.json", folder / "checkpoint.pt"
         for path in (metrics, checkpoint):
-            if path.exists() and not (path == checkpoint and is_whole_zip(path)):
+            if path.exists() and not (path == checkpoint and is_whole_zip(path.read_bytes())):
                 path.replace(path.with_name(f"{path.name}.damaged"))
                 aside.append(f"{folder.name}/{path.name}")
     return aside

@@ -9,6 +9,7 @@ from scipy.stats import t
 
 import gfnlite as gl
 from gfnlite.annealing import METHODS, Annealing, anneal, preset
+from gfnlite.files import read_json
 from reproduce import cost, display, experiments, report, runner
 
 UNCONDITIONAL = [name for name in gl.TASKS if not name.startswith("vae")]
@@ -128,11 +129,11 @@ def test_the_notebook_runs_in_smoke(tmp_path, monkeypatch):
     assert (run.folder / "samples.png").exists()
     # Begun anew, seeds that are done are left as they are.
     first, second = (run.folder / f"seed-{seed}" / "metrics.json" for seed in run.seeds)
-    before = second.read_bytes()
+    old = read_json(second)
     first.write_text('{"kept": 1}')
     second.unlink()
     assert runner.execute(run) == "done" and first.read_text() == '{"kept": 1}'
-    again, old = json.loads(second.read_text()), json.loads(before)
+    again = read_json(second)
     assert again | {"seconds": 0} == old | {"seconds": 0}
     notebook = (run.folder / "notebook.ipynb").read_text()
     assert "<th>seed 1</th>" in notebook and "<th>seed 0</th>" not in notebook
