@@ -505,6 +505,9 @@ say(f"{command} {what}")
 #     checkpoint.pt      all that is needed to go on, or to sample
 # ```
 #
+# Its files say their own digest, or are checked as archives: one that is not whole any more is set aside
+# as `….damaged`, made anew by the next `run`, and named in `run.json`.
+#
 # Seeds share the folder and not the hash, so that more of them can be added to a finished run:
 # `--seeds 0,1,2,3,4` trains those that are missing. And the samplers in it are yours:
 # `gl.GFNDiffusion.load` takes the path of a `checkpoint.pt`.
