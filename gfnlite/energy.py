@@ -152,7 +152,7 @@ class ClosedForm(Target):
         try:
             return self._closed_form(x, *given(condition))
         except RuntimeError as error:
-            elsewhere = "on the same device" in str(error)
+            elsewhere = any(f"{words} device" in str(error) for words in ("same", "expected"))
             fits = x.dtype == torch.get_default_dtype() and not elsewhere
             if fits or not about_energy(error, x):
                 raise
