@@ -161,9 +161,12 @@ def test_collect_takes_time_in_proportion_to_the_runs(house):
             copy = one.folder.with_name(f"{one.name}-{i}")
             if not copy.exists():
                 shutil.copytree(one.folder, copy)
-        start = time.process_time()
-        assert len(report.collect([])) >= count
-        return time.process_time() - start
+        times = []
+        for _ in range(3):  # one of them may meet Python's own collection of all that tests left
+            start = time.process_time()
+            assert len(report.collect([])) >= count
+            times.append(time.process_time() - start)
+        return min(times)
 
     few, many = seconds(50), seconds(400)
     assert many < 8 * 2.5 * few + 0.1
