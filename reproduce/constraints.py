@@ -30,7 +30,7 @@ HEAD = """\
 # which not all of it runs.
 RESOLVE = (
     "uv pip compile --python-version 3.11.7 --python-platform x86_64-manylinux_2_28 --no-config "
-    "--default-index https://pypi.org/simple --format pylock.toml --quiet"
+    "--format pylock.toml --quiet"
 ).split()
 
 

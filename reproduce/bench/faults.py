@@ -26,7 +26,7 @@ from ..experiments import Run
 from ..reading import read_history
 from .grid import finish
 from .measure import Progress
-from .sizes import FULL, Sizes
+from .sizes import Sizes
 
 __all__ = ["PLACES", "damaged", "files", "inject", "measure"]
 
@@ -155,11 +155,7 @@ def main() -> None:
     """Measure all of it and keep it among the results."""
     from . import worker
 
-    torch.set_num_threads(1)
-    entries = list(measure(FULL, Progress("faults")))
-    worker.save(report.FOLDER / "bench" / "faults.json", worker.environment(), entries)
-    for entry in entries:
-        print(", ".join(f"{name} {value}" for name, value in entry.items()))
+    worker.alone("faults", measure)
 
 
 if __name__ == "__main__":

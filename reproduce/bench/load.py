@@ -14,11 +14,10 @@ import torch
 
 from gfnlite.replay import ReplayBuffer
 
-from .. import report
 from . import endurance, grid
 from .measure import Progress
 from .process import ROOT, command
-from .sizes import FULL, Sizes
+from .sizes import Sizes
 
 __all__ = ["buffer", "measure"]
 
@@ -77,11 +76,7 @@ def main() -> None:
     """Measure all of it and keep it among the results."""
     from . import worker
 
-    torch.set_num_threads(1)
-    entries = list(measure(FULL, Progress("load")))
-    worker.save(report.FOLDER / "bench" / "load.json", worker.environment(), entries)
-    for entry in entries:
-        print(", ".join(f"{name} {value}" for name, value in entry.items()))
+    worker.alone("load", measure)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ import torch
 import gfnlite as gl
 from gfnlite.machine import device_name
 
+from .. import report
 from ..provenance import code
 from . import (
     dead_ends,
@@ -31,9 +32,9 @@ from . import (
     waterfall,
 )  # fmt: skip
 from .measure import Progress, clock_name
-from .sizes import Sizes
+from .sizes import FULL, Sizes
 
-__all__ = ["PARTS", "lines", "run", "save"]
+__all__ = ["PARTS", "alone", "lines", "run", "save"]
 
 PARTS = {
     "steps": steps.measure,
@@ -70,6 +71,15 @@ def environment() -> dict:
     kept["threads"] = torch.get_num_threads()
     kept["clock"] = clock_name()
     return kept
+
+
+def alone(part: str, measure: Callable[[Sizes, Progress], Iterable[dict]]) -> None:
+    """Measure what is no part of the benchmark, on one thread; keep and print its entries."""
+    torch.set_num_threads(1)
+    entries = list(measure(FULL, Progress(part)))
+    save(report.FOLDER / "bench" / f"{part}.json", environment(), entries)
+    for entry in entries:
+        print(", ".join(f"{name} {value}" for name, value in entry.items()))
 
 
 def save(path: Path, where: dict, entries: list[dict]) -> None:
