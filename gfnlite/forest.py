@@ -32,7 +32,7 @@ def interval(cell: dict | None, runs: int | None = None) -> tuple[float, float] 
     n = len(cell.get("values", ())) if cell and runs is None else runs
     if not cell or cell["std"] is None or not n or n < 2:
         return None
-    half = float(need("scipy.stats", "plots").t.ppf(0.975, n - 1)) * cell["std"] / math.sqrt(n)
+    half = float(need("scipy.special", "plots").stdtrit(n - 1, 0.975)) * cell["std"] / math.sqrt(n)
     return cell["mean"] - half, cell["mean"] + half
 
 

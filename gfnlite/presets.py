@@ -1,6 +1,7 @@
 """Presets: the settings of each task x method x profile, each written once."""
 
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 
 from .arguments import shown
@@ -169,6 +170,14 @@ def preset(
             more = f" (each may end in {SUFFIX})" if argument == "method" else ""
             allowed = ", ".join(table) + more
             raise ValueError(f"{argument}={shown(given[argument])} is unknown; allowed: {allowed}")
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return _usual(task, str(method), profile).replace(**changes | dict(settings))
+
+
+@cache  # a grid has few cells and many changes to each
+def _usual(task: str, method: str, profile: str) -> Config:
+    """A known cell of the tables as it stands there."""
+    row = method.removesuffix(SUFFIX)
     parts = METHODS[row] + ["Few"] * (row != method)
     chosen = TASKS[task] | PROFILES[profile]
     for part in parts:
@@ -178,8 +187,7 @@ def preset(
         chosen["exploration"] = 0.0
     for name in (task, *parts, *(f"{task} {part}" for part in parts)):
         chosen |= EXCEPTIONS[profile].get(name, {})
-    changes = {name: value for name, value in changes.items() if value is not None}
-    return Config(**chosen).replace(**changes | dict(settings))
+    return Config(**chosen)
 
 
 def default_preset(task: str, robust: bool) -> Config:

@@ -1,7 +1,8 @@
 """What is read of files that people or killed processes may have damaged."""
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import yaml
@@ -38,13 +39,18 @@ def read_history(path: Path) -> list[dict]:
     return [entry for entry in entries if isinstance(entry, dict)]
 
 
-def leads_out(folder: Path) -> str | None:
+def leads_out(folder: Path, below: Iterable[str] | None = None) -> str | None:
     """The symbolic link in a folder, or in its place, that leads out of it; None: there is none.
 
     Through one in a run that came from elsewhere, other files here would be read or written.
+
+    Args:
+        folder: of a run.
+        below: names of files and folders in it that are to be looked at; None: all.
     """
-    home = os.path.join(os.path.realpath(folder.parent), folder.name)
-    for path in (folder, *_links(folder)) if folder.is_symlink() else _links(folder):
+    below = _links(folder) if below is None else (f"{folder}/{name}" for name in below)
+    for path in filter(os.path.islink, itertools.chain((folder,), below)):
+        home = os.path.join(os.path.realpath(folder.parent), folder.name)
         if os.path.commonpath((home, os.path.realpath(path))) != home:
             return printable(os.path.relpath(path, folder.parent))
     return None

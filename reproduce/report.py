@@ -9,6 +9,8 @@ Results of a task are {"task", "true_log_z", "floor": {"delta_log_z", "steps", "
 
 import math
 import os
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import gfnlite as gl
@@ -51,12 +53,12 @@ def collect(notes: list[str]) -> list[dict]:
 
 
 def _row(folder: Path) -> dict:
-    if link := leads_out(folder):
-        raise BadInput(f"left out, {link} is a symbolic link that leads out of it")
+    _check_links(folder, ("config.json", "run.json"))
     about, record = read_json(folder / "config.json"), read_json(folder / "run.json")
     if record["status"] != "done":
         raise BadInput(f"left out, its status is {record['status']}")
     seeds = _seeds(folder, record)
+    _check_links(folder, (f"seed-{seed}{name}" for seed in seeds for name in ("", "/metrics.json")))
     run = Run(
         about["task"], about["method"], about["profile"], tuple(seeds), about["notebook"],
         about["overrides"],
@@ -87,6 +89,12 @@ def _row(folder: Path) -> dict:
     }
 
 
+def _check_links(folder: Path, names: Iterable[str]) -> None:
+    """Raise BadInput if one of these is a link by which something else would be read."""
+    if link := leads_out(folder, names):
+        raise BadInput(f"left out, {link} is a symbolic link that leads out of it")
+
+
 def _seeds(folder: Path, record: dict) -> list[int]:
     """Those that it was last run with, which must have their metrics, and earlier ones that do."""
     # The record tells what a folder of a network, or of thousands, is slow to list.
@@ -104,10 +112,16 @@ def _metrics(run: Run, path: str) -> dict:
     if truth is not None and estimate is not None:
         metrics["delta_log_z_rw"] = truth - estimate
     if weights := metrics.get("mode_weights"):
-        exact = gl.named_target(run.task).mode_mass
+        exact = _mode_mass(run.task)
         known = exact is not None and len(exact) == len(weights)
-        metrics["mode_error"] = _mode_error(weights, exact.tolist()) if known else None
+        metrics["mode_error"] = _mode_error(weights, exact) if known else None
     return metrics
+
+
+@cache
+def _mode_mass(task: str) -> list[float] | None:
+    exact = gl.named_target(task).mode_mass
+    return None if exact is None else exact.tolist()
 
 
 def _mode_error(weights: list[float], exact: list[float]) -> float:
@@ -136,12 +150,12 @@ def summary(values: list) -> dict | None:
 
 def write_local(rows: list[dict]) -> None:
     """Write this machine's rows, by task, where the results page finds them (not committed)."""
-    local = FOLDER / "local"
+    local, committed = FOLDER / "local", read_committed()
     for path in local.glob("*.json"):
         path.unlink()
     for task in {row["task"] for row in rows}:
         mine = [row for row in rows if row["task"] == task]
-        result = table(task, mine)
+        result = table(task, mine, before=committed.get(task))
         result["rows"] = [row for row in result["rows"] if row["seeds"]]
         write_bytes(local / f"{task}.json", as_json(result, indent=None))
 
@@ -179,7 +193,7 @@ def write_committed(
         new = [row for row in rows if row["task"] == task]
         replaced = {(row["method"], row["profile"]) for row in new}
         kept = [r for r in kept if r["seeds"] and (r["method"], r["profile"]) not in replaced]
-        results[task] = table(task, kept + new, entries.get(task))
+        results[task] = table(task, kept + new, entries.get(task), before)
     reasons.check_tasks(entries, results)
     written = [path for result in results.values() for path in _write(result)]
     told = [row for result in results.values() for row in result["rows"] if row["seeds"]]
@@ -193,7 +207,8 @@ def write_committed(
         if (row["task"], row["method"], row["profile"]) == PICTURE:
             folder = experiments.RUNS / row["runs"][0]
             for made, name in PICTURES.items():
-                if (folder / made).exists():  # a run does not need it to be done
+                # A run does not need it to be done.
+                if (folder / made).exists() and not leads_out(folder, [made]):
                     written += _copy(folder / made, FOLDER / name, notes)
     return written
 
@@ -218,13 +233,12 @@ def _planned() -> set[str]:
 
 def _write(result: dict) -> list[Path]:
     """Results as JSON, CSV and figure; returns what has changed."""
-    from . import forest  # draws, which takes a second to import
-
     path = FOLDER / f"{result['task']}.json"
-    # The figure takes a second: only where there is news, or none yet.
     written = _changed(path, as_json(result))
     written += _changed(path.with_suffix(".csv"), export.as_csv(result).encode())
     if written or not path.with_suffix(".svg").exists():
+        from . import forest  # which takes a second to import, and another to draw
+
         written += _changed(path.with_suffix(".svg"), forest.svg(result))
     return written
 
@@ -237,12 +251,14 @@ def _write_pictures(runs: list[str], notes: list[str]) -> list[Path]:
     for path in folder.glob("*.webp"):
         if path.stem not in runs:
             path.unlink()
-    here = {run.name: run for run in experiments.RUNS.glob("[!.]*/") if leads_out(run) is None}
+    here = set(os.listdir(experiments.RUNS)) if experiments.RUNS.exists() else set()
     for name in runs:
-        if name not in here:  # made elsewhere: what is committed may say anything
+        run = experiments.RUNS / name
+        # Made elsewhere: what is committed may say anything.
+        if name not in here or not run.is_dir() or leads_out(run):
             continue
         try:
-            made = pictures.small(here[name] / "samples.png")
+            made = pictures.small(run / "samples.png")
             written += _changed(folder / f"{name}.webp", made)
         except FileNotFoundError:  # a run without one
             continue

@@ -55,13 +55,13 @@ def welch(
     if ours["std"] == paper["std"] == 0:
         return float(difference == 0), None
     n = len(ours["values"])
-    from scipy.stats import t  # a second to import
+    from scipy.special import stdtr, stdtrit  # of Student's t; scipy.stats takes long to import
 
     parts = ours["std"] ** 2 / n, paper["std"] ** 2 / runs
     freedom = sum(parts) ** 2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (runs - 1))
     error = math.sqrt(sum(parts))
-    half = float(t.ppf(1 - LEVEL / 2, freedom)) * error
-    p = 2 * float(t.sf(abs(difference) / error, freedom))
+    half = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
+    p = 2 * float(stdtr(freedom, -abs(difference) / error))
     return p, (difference - half, difference + half)
 
 
@@ -69,11 +69,11 @@ def spread_test(ours: dict, paper: dict, runs: int = PAPER_RUNS) -> float | None
     """p-value of equal variances over runs, an F test of both sides; None if either is 0."""
     if not ours["std"] or not paper["std"]:
         return None
-    from scipy.stats import f
+    from scipy.special import fdtr, fdtrc
 
     freedom = len(ours["values"]) - 1, runs - 1
     ratio = (ours["std"] / paper["std"]) ** 2
-    return min(1.0, 2 * float(min(f.sf(ratio, *freedom), f.cdf(ratio, *freedom))))
+    return min(1.0, 2 * float(min(fdtrc(*freedom, ratio), fdtr(*freedom, ratio))))
 
 
 def compatible_with_much(cell: dict, paper: dict) -> bool:

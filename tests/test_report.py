@@ -122,6 +122,7 @@ def test_collect_leaves_out_what_it_cannot_read_and_says_so(house, damage):
 def test_collect_leaves_out_runs_of_other_settings(house, monkeypatch):
     done_runs()
     changed = dict(gl.PROFILES["quick"], iterations=77)
+    monkeypatch.setattr("gfnlite.presets._usual", gl.presets._usual.__wrapped__)  # remembers
     monkeypatch.setitem(gl.PROFILES, "quick", changed)
     notes = []
     assert report.collect(notes) == []
