@@ -65,7 +65,25 @@ def pytest_testnodedown(node, error):
     node.config.left_out = getattr(node, "workeroutput", {}).get("left_out", [])
 
 
+@pytest.fixture
+def injected(record_property):
+    """Counts the faults that a test injects, for the summary: they are lost if it fails."""
+    return lambda kind, count=1: record_property("faults", [kind, count])
+
+
 def pytest_terminal_summary(terminalreporter, config):
+    faults: dict[str, list[int]] = {}  # kind -> how many survived, and how many were lost
+    for place, outcome in enumerate(("passed", "failed")):
+        for test in terminalreporter.stats.get(outcome, []):
+            told = dict(test.user_properties) if test.when == "call" else {}
+            if "faults" in told:
+                kind, count = told["faults"]
+                faults.setdefault(kind, [0, 0])[place] += count
+    if faults:
+        terminalreporter.section("faults injected, survived, lost")
+        faults["in all"] = [sum(counts) for counts in zip(*faults.values(), strict=True)]
+        for kind, (survived, lost) in faults.items():
+            terminalreporter.line(f"{kind}: {survived + lost}, {survived}, {lost}")
     names = getattr(config, "left_out", [])
     if names:
         terminalreporter.section("left out of the fast tier (tests/run.sh --all runs them)")

@@ -21,7 +21,8 @@ def kept():
         yield faults.files(root)
 
 
-def test_no_damage_at_500_places_is_taken_for_a_result(kept):
+def test_no_damage_at_500_places_is_taken_for_a_result(kept, injected):
+    injected("a flipped bit or a file cut short", sum(faults.PLACES.values()))
     assert set(kept) == set(faults.PLACES) and sum(faults.PLACES.values()) == 500
     for name, (path, read) in kept.items():
         found = faults.inject(path, read, faults.PLACES[name])
@@ -103,7 +104,8 @@ def done(tmp_path, monkeypatch):
     return run
 
 
-def test_a_seed_that_a_network_shows_late_is_waited_for(done, monkeypatch):
+def test_a_seed_that_a_network_shows_late_is_waited_for(done, monkeypatch, injected):
+    injected("a network's disk that is late", 2)
     (row,) = report.collect([])
     assert row["seeds"] == [0, 1, 2]
     monkeypatch.setattr(report.os, "listdir", lambda folder: ["run.json"])  # of before it ran
@@ -123,8 +125,9 @@ def test_a_seed_that_a_network_shows_late_is_waited_for(done, monkeypatch):
 
 @pytest.mark.parametrize("number, again", [(errno.ESTALE, True), (errno.EIO, False)])
 def test_a_file_that_was_replaced_on_a_network_is_asked_for_again(
-    tmp_path, monkeypatch, number, again
+    tmp_path, monkeypatch, injected, number, again
 ):
+    injected("a disk that does not answer")
     write_json(tmp_path / "a.json", {"x": 1})
     failures = [OSError(number, "failed")]
 
@@ -142,7 +145,8 @@ def test_a_file_that_was_replaced_on_a_network_is_asked_for_again(
 
 
 @pytest.mark.parametrize("started", ["1999-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"])
-def test_a_clock_that_was_set_changes_no_state(done, monkeypatch, started):
+def test_a_clock_that_was_set_changes_no_state(done, monkeypatch, injected, started):
+    injected("a clock that jumps")
     record = read_json(done.folder / "run.json")
     write_json(done.folder / "run.json", record | {"started": started})
     assert runner.finished(done) and state.standing(done).elapsed == record["wall_seconds"]
@@ -153,7 +157,8 @@ def test_a_clock_that_was_set_changes_no_state(done, monkeypatch, started):
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES])
-def test_a_disk_that_does_not_answer_condemns_no_file(tmp_path, monkeypatch, number):
+def test_a_disk_that_does_not_answer_condemns_no_file(tmp_path, monkeypatch, injected, number):
+    injected("a disk that does not answer")
     path, sampler = tmp_path / "a.pt", gl.GFNDiffusion(gl.gmm9, steps=3, hidden=8, device="cpu")
     sampler.save(path)
     assert files.is_whole_zip(path.read_bytes())

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -100,7 +101,7 @@ class Grid:
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.full)])
-def test_kills_at_any_moment_lose_nothing(house, reference, kills):
+def test_kills_at_any_moment_lose_nothing(house, reference, injected, kills):
     rng, grids, at_work, killed, lives = random.Random(kills), [Grid()], 0, 0, 0
     while killed < kills:
         now = grids[-1]
@@ -124,6 +125,7 @@ def test_kills_at_any_moment_lose_nothing(house, reference, kills):
     assert numbers(report.collect([])) == reference
     assert at_work > kills / 3  # most of the kills hit something that was at work
     print(f"{killed} kills, {at_work} of them while runs were at work, {lives} grids finished")
+    injected("kill -9 of a command, a worker or a kernel", killed)
 
 
 def test_each_worker_has_a_device_and_many_share_one(house, monkeypatch):
@@ -139,7 +141,8 @@ def test_each_worker_has_a_device_and_many_share_one(house, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_where_it_comes(house, number):
+def test_a_signal_saves_where_it_comes(house, injected, number):
+    injected(number.name)
     (run, *_) = experiments.load("quick", overrides={"iterations": 100_000})
     process = multiprocessing.get_context("fork").Process(target=pool.run_all, args=([run], 1))
     process.start()
@@ -188,7 +191,8 @@ def test_a_kernel_that_has_not_begun_is_killed_at_once(begun):
             assert kernel.wait(20) == -signal.SIGKILL
 
 
-def test_a_signal_while_a_worker_starts_reaches_it(house, monkeypatch):
+def test_a_signal_while_a_worker_starts_reaches_it(house, monkeypatch, injected):
+    injected("SIGTERM")
     (run, *_) = experiments.load("quick", overrides={"iterations": 10_000_000})
     start = pool._start
 
@@ -230,7 +234,8 @@ def test_what_a_killed_writer_left_is_removed_and_files_are_for_all(house):
     assert (run.folder / "run.json").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
-def test_a_time_limit_ends_a_run_and_the_next_goes_on(house, reference):
+def test_a_time_limit_ends_a_run_and_the_next_goes_on(house, reference, injected):
+    injected("a time limit", 2)
     (run, *_) = grid()
     states = []
     for limit in (1.0, 3.0, 60.0, 60.0):
@@ -243,7 +248,8 @@ def test_a_time_limit_ends_a_run_and_the_next_goes_on(house, reference):
     assert numbers([row])[run.method] == reference[run.method]
 
 
-def test_a_cell_that_ignores_interrupts_is_killed(house):
+def test_a_cell_that_ignores_interrupts_is_killed(house, injected):
+    injected("a kernel that hangs")
     deaf = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(600)"
     (house / "notebooks/fake.py").write_text(
         (house / "notebooks/fake.py").read_text().replace("import gfnlite as gl", deaf, 1)
@@ -253,7 +259,8 @@ def test_a_cell_that_ignores_interrupts_is_killed(house):
     assert time.monotonic() - began < 60
 
 
-def test_only_one_works_in_a_folder_at_a_time(house):
+def test_only_one_works_in_a_folder_at_a_time(house, injected):
+    injected("two commands on one run")
     runs = grid()[:1]
     processes = [multiprocessing.get_context("fork").Process(target=pool.run_all, args=(runs, 1))
                  for _ in range(2)]  # fmt: skip
@@ -281,7 +288,8 @@ def small_disk(house):
     subprocess.run(["umount", "-l", str(experiments.RUNS)], check=True)
 
 
-def test_a_full_disk_is_said_and_harms_nothing(small_disk):
+def test_a_full_disk_is_said_and_harms_nothing(small_disk, injected):
+    injected("a full disk")
     first, second, _ = grid()
     assert pool.run_all([first], 1)[first.name] == "done"
     before = {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()}
@@ -298,7 +306,8 @@ def test_a_full_disk_is_said_and_harms_nothing(small_disk):
     assert pool.run_all([second], 1)[second.name] == "done"
 
 
-def test_damaged_files_are_made_anew(house, reference):
+def test_damaged_files_are_made_anew(house, reference, injected):
+    injected("a damaged file", 4)
     (run, *_) = grid()
     assert pool.run_all([run], 1) == {run.name: "done"}
     metrics, checkpoint = (run.folder / f"seed-{seed}" for seed in (0, 1))
@@ -348,7 +357,8 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("what", BREAKS)
-def test_what_breaks_a_cell_is_named_and_the_next_command_goes_on(house, reference, what):
+def test_what_breaks_a_cell_is_named_and_the_next_command_goes_on(house, reference, injected, what):
+    injected(what)
     code, cause = BREAKS[what]
     break_once(house, code)
     (run, *_) = grid()
@@ -360,7 +370,48 @@ def test_what_breaks_a_cell_is_named_and_the_next_command_goes_on(house, referen
     assert numbers([row])[run.method] == reference[run.method]
 
 
-def test_a_read_only_folder_is_said_and_harms_nothing(small_disk):
+def test_a_worker_without_memory_says_so_and_the_next_command_goes_on(house, reference, injected):
+    """The limit is set before the kernel is there, which then cannot start."""
+    injected("no memory")
+    (run, *_) = grid()
+
+    def limited():
+        used = psutil.Process().memory_info().vms
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**28,) * 2)
+        raise SystemExit(pool.run_all([run], 1)[run.name] == "done")
+
+    process = multiprocessing.get_context("fork").Process(target=limited)
+    process.start()
+    process.join(90)
+    assert process.exitcode == 0 and report.collect([]) == []
+    assert runner.status(run) == "failed" and runner.record_of(run.folder)["cause"]
+    assert pool.run_all([run], 1) == {run.name: "done"}
+    (row,) = report.collect([])
+    assert numbers([row])[run.method] == reference[run.method]
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_clock_that_jumps_while_runs_are_at_work_changes_nothing(
+    house, reference, injected, monkeypatch, days
+):
+    injected("a clock that jumps")
+    jump = f"import time; now = time.time; time.time = lambda: now() + {86400 * days}"
+    break_once(house, jump)
+    stamps = iter(f"20{26 + place * days}-01-01T00:00:00+00:00" for place in range(9))
+    monkeypatch.setattr("reproduce.provenance.now", lambda: next(stamps))
+    monkeypatch.setattr(runner, "now", lambda: next(stamps))
+    (run, *_) = grid()
+    assert runner.execute(run) == "done"
+    record = runner.record_of(run.folder)
+    assert (record["finished"] > record["started"]) == (days > 0)
+    assert 0 < record["wall_seconds"] < 600 and (run.folder / "broke").exists()
+    (row,) = report.collect([])
+    assert numbers([row])[run.method] == reference[run.method]
+    assert all(0 < seconds < 600 for seconds in row["metrics"]["seconds"]["values"])
+
+
+def test_a_read_only_folder_is_said_and_harms_nothing(small_disk, injected):
+    injected("a read-only folder")
     first, second, _ = grid()
     assert pool.run_all([first], 1)[first.name] == "done"
 
