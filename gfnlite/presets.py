@@ -171,11 +171,11 @@ def preset(
             allowed = ", ".join(table) + more
             raise ValueError(f"{argument}={shown(given[argument])} is unknown; allowed: {allowed}")
     changes = {name: value for name, value in changes.items() if value is not None}
-    return _usual(task, str(method), profile).replace(**changes | dict(settings))
+    return _cell(task, str(method), profile).replace(**changes | dict(settings))
 
 
-@cache  # a grid has few cells and many changes to each
-def _usual(task: str, method: str, profile: str) -> Config:
+@cache  # a grid has few cells and many changes to each; the tables are not changed once used
+def _cell(task: str, method: str, profile: str) -> Config:
     """A known cell of the tables as it stands there."""
     row = method.removesuffix(SUFFIX)
     parts = METHODS[row] + ["Few"] * (row != method)

@@ -548,7 +548,8 @@ HTML("".join(mine) or "<em>None in this copy of the book.</em>")
 #   results files have the unadjusted one too, and the 95% interval of the difference.
 # - **better**, **worse**: that p-value is at most $\alpha$, and our mean is on the better or the worse
 #   side: smaller for a distance, larger for a bound from below. One *worse* cell makes the row
-#   worse; without one, one *better* cell makes it better.
+#   worse; without one, one *better* cell makes it better. It judges a column, and no sampler: one
+#   that has lost modes can win by the ELBO, as PIS+LP does on Manywell. See the mode error.
 # - **worse**, too: the means may be equal, but our seeds spread more than the paper's runs by an F
 #   test at the same level, adjusted likewise. One seed that diverges would otherwise let any mean
 #   match.

@@ -20,13 +20,13 @@
 #
 # :::{admonition} At a glance
 # **You will** see, for each question that the [tables](15_results) raise, the row of the paper and our
-# runs, each of which differs from it in what the line says and in nothing else.
+# runs, each of which differs from it in what its line says and in nothing else.
 #
 # **You will be able to** tell a setting that decides from one that does not matter, and to ask a
 # question of your own in five lines of YAML.
 #
 # **You need** [Results](15_results) and [Manywell](07_manywell). **Time**: 10 minutes to read, seconds
-# to run. The runs themselves took minutes to an hour each.
+# to run. The runs themselves took minutes on a GPU, up to an hour a seed on a shared core.
 # :::
 
 # %% tags=["remove-cell"]
@@ -80,7 +80,8 @@ def columns(entry):
     """The paper's columns that a question looks at."""
     if entry["task"] == "vae":
         return {"log_z": "ELBO", "log_z_rw_pooled": "IS, pooled"}
-    return {"delta_log_z": "Δ log Z", "delta_log_z_rw": "Δ log Z (IS)"}
+    shown = {"delta_log_z": "Δ log Z", "delta_log_z_rw": "Δ log Z (IS)"}
+    return shown | {"w2": "W₂"}
 
 
 def number(cell, size=False):
@@ -97,17 +98,37 @@ def lines(entry):
     """The paper's row, and a line for each of ours."""
     known, names = paper(entry), columns(entry)
     of_paper = [number(known.get(name)) for name in names]
-    yield [("the paper", entry["against"]), "5", *of_paper, "–", "–", ""]
+    yield [("the paper", entry["against"]), "5", *of_paper, "–", "–"]
     for row in entry["rows"]:
         changed = [f"{k} {v}" for k, v in row["settings"].items()]
-        seeds, p = len(row["seeds"]), row["p"].get(next(iter(names)))
-        m = row["metrics"]
+        seeds, m = len(row["seeds"]), row["metrics"]
+        tested = {name: f"p {p:.2g}" for name, p in row["p"].items()}
         yield [
             (row["what"], ", ".join([row["method"], *changed])),
-            *(str(seeds or ""), *(value(m, name) for name in names)),
-            *(number(m.get("eubo")), number(m.get("mode_error"))),
-            "not run" if not seeds else "" if p is None else f"{p:.2g}",
+            str(seeds) if seeds else ("not run", cost(row["estimate"])),
+            *((value(m, name), tested.get(name, "")) for name in names),
+            number(m.get("eubo")),
+            (number(m.get("mode_error")), modes(m)),
         ]
+
+
+def cost(seconds):
+    """What a run would take."""
+    if seconds is None:
+        return "cost unknown"
+    minutes = seconds / 60
+    long = (
+        f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.0f} min"
+    )
+    return f"{long} of one core"
+
+
+def modes(metrics):
+    """How many of the modes are found, on average."""
+    if not metrics.get("modes"):
+        return ""
+    found, of = (metrics[name]["mean"] for name in ("modes", "n_modes"))
+    return f"{found:.3g} of {of:g}"
 
 
 def value(metrics, column):
@@ -121,13 +142,18 @@ def ask(name):
     """A question, what was run, and the answer."""
     entry = ASKED[name]
     head = ["run", "seeds", *columns(entry).values()]
-    head = [*head, "EUBO", "mode error", "p"]
+    head = [*head, "EUBO", "mode error"]
+
+    def text(cell):
+        if isinstance(cell, str):
+            return escape(cell)
+        main, small = map(escape, cell)
+        dim = '<span style="opacity:0.75">'
+        return f"{main}<br>{dim}{small}</span>" if small else main
 
     def line(cells):
-        (what, run), *rest = cells
-        dim = '<span style="opacity:0.75">'
-        first = f"{escape(what)}<br>{dim}{escape(run)}</span>"
-        made = "".join(f"<td>{escape(cell)}</td>" for cell in rest)
+        first, *rest = map(text, cells)
+        made = "".join(f"<td>{cell}</td>" for cell in rest)
         return f'<tr><td class="text">{first}</td>{made}</tr>'
 
     top = "".join(f"<th>{escape(word)}</th>" for word in head)
@@ -143,11 +169,13 @@ def ask(name):
 
 
 # %% [markdown]
-# In the tables below, *Δ log Z* and *Δ log Z (IS)* are the paper's columns, of 2,000 samples; the EUBO
-# and the mode error (see [Results](15_results)) are of 20,000. A line of a single seed has no
-# spread and no p; p is that of Welch's test on Δ log Z against the paper's row, not corrected
-# for the number of lines. The settings are those of the `full` profile: a line changes what it
-# says. All of it is in `reproduce/investigations.yaml` and `reproduce/results/investigations.json`.
+# In the tables below, *Δ log Z*, *Δ log Z (IS)* and $W_2$ are the paper's columns, of 2,000 samples; the
+# EUBO, the mode error and how many modes are found (see [Results](15_results)) are of 20,000. A mode
+# error that is large with all modes found means that their shares are wrong. Below a value stands
+# the p of Welch's test against the same column of the paper's row of that method, not corrected for
+# the number of cells; a line of a single seed has no spread and no p. A large p says that no
+# difference was found, with three or five seeds, and not that there is none. The settings are those
+# of the `full` profile: a line changes what it says. All of it is in `reproduce/investigations.yaml` and `reproduce/results/investigations.json`.
 #
 # %% tags=["hide-input"]
 def draw(name, title):
@@ -197,8 +225,8 @@ def least_error(task, config):
 # {cite:p}`sendera2024`; a later paper, with a wider network, has 1.58 {cite:p}`kim2025scalable`. Every detail
 # that the text and the public code leave open is a candidate. Exploration is the first. The paper's
 # "0.2" a step {cite:p}`sendera2024` is $e = 4$ in [our unit](../book/notation), and fades over the first
-# half of the training. The command for this row, in the README of the code, says half of it, which
-# is $e = 1$; and the code lets it fade over the first 5,000 iterations, whatever the length of the
+# half of the training. The command for this row, in the README of the code, says half of that
+# standard deviation, a quarter of the variance: $e = 1$; and the code lets it fade over the first 5,000 iterations, whatever the length of the
 # training. Replay is the second. That code draws a whole buffer of indices by rank, and uses them up
 # over thousands of steps; meanwhile each local search pushes 30,000 new states in and as many old ones
 # out, so that an index soon points to another state than the one whose rank it was drawn by. What is
@@ -208,7 +236,7 @@ def least_error(task, config):
 ask("local-search")
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-investigations-search", "caption": "The error of TB+Expl+LS on Manywell, d = 32, with one setting changed at a time; the band is the 95% interval of the paper's mean, the dashed green line what the fixed variance costs at least."}, "image": {"alt": "Dot plot on a logarithmic axis with a line for each setting and a band for the published value."}}
-draw("local-search", "A quarter of the exploration keeps all seeds near")
+draw("local-search", "With a quarter of the exploration no seed diverges")
 plt.show()
 
 # %% [markdown]
@@ -273,9 +301,11 @@ ask("ten-to-fifteen")
 # ## The posterior of an autoencoder: images and networks
 #
 # Here the decoder is our own, and with it the truth: about as far above the encoder as the paper's
-# {cite:p}`sendera2024`, so that the distance to the truth may be looked at, if not tested. Two things are
-# open in the text: whether a batch of 300 counts images or trajectories (the public code has 300 images,
-# and ten trajectories of each for VarGrad), and the network (that code joins image and state
+# {cite:p}`sendera2024`, so that the distance to the truth may be looked at, if not tested: the mean of
+# log Z over the images stands in [Results](15_results). *IS, pooled* is the paper's estimate, one
+# trajectory of each of a hundred images in one mean. Two things are
+# open in the text: whether a batch of 300 counts images or trajectories (the public code has 300
+# images; of each, for VarGrad, the text has ten trajectories and the README of the code five), and the network (that code joins image and state
 # in a perceptron of its own before time comes in; ours adds three embeddings up, as on the other
 # targets).
 
@@ -290,9 +320,9 @@ ask("network-of-the-posterior")
 #
 # PIS with the score ends further from $\log Z$ than the paper's on 25GMM, and nearer on Manywell. Its loss
 # is differentiated along the trajectory, and so through the score in the drift, which takes second
-# derivatives of the energy; the public code detaches that score (our setting `detach_score`). VarGrad with
-# exploration, score and local search ends further off on the Funnel and on Manywell, where our seeds also
-# spread more. There the exploration is as uncertain as above, and decides on Manywell alone.
+# derivatives of the energy; the public code detaches that score (our setting `detach_score`). With
+# exploration, score and local search, VarGrad's seeds spread more than the paper's on the Funnel and on
+# Manywell. There the exploration is as uncertain as above, and decides on Manywell alone.
 
 # %% tags=["hide-input"]
 ask("pis-lp")
@@ -354,7 +384,7 @@ ask("manywell-spread")
 # ```
 # :::
 #
-# **3.** Two lines of the first table have three seeds each. Their mean errors differ by one nat, and
+# **3.** Suppose that two lines of a table have three seeds each. Their mean errors differ by one nat, and
 # both deviations are one nat. Would you say that the setting matters?
 #
 # :::{dropdown} Solution

@@ -5,9 +5,9 @@ an answer. Those of the second go beyond the paper, and are answered by their nu
 
 Results are results/investigations.json and beyond.json, {"investigations": [{"name", "question",
 "task", "against", "answer", "rows"}]}, and a row is {"what", "method", "profile", "settings",
-"command", "seeds", "metrics", "p", "runs", "commit", "device"}: "p" has Welch's p-value against
-each column of the paper's row, not corrected, where both have a spread. A row without seeds has not
-been run.
+"command", "estimate", "seeds", "metrics", "p", "runs", "commit", "device"}: "p" has Welch's p-value
+against each column of the paper's row of that method, not corrected, where both have a spread. A
+row without seeds has not been run; "estimate" is what it would take, in seconds on one core.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from . import experiments
 from .experiments import BadInput, Run
 from .reading import read_mapping, read_yaml
 from .reasons import KINDS
-from .table import published
+from .table import published, seconds_of
 from .verdict import ours, welch
 
 __all__ = ["FILES", "read", "run_of", "tell"]
@@ -67,34 +67,35 @@ def run_of(task: str, row: dict) -> Run:
     return run
 
 
-def tell(entries: list[dict], rows: list[dict], before: Path) -> dict:
+def tell(entries: list[dict], found: list[dict], before: Path) -> dict:
     """What is known of the questions, from these rows and from what was known before.
 
     Args:
         entries: from `read`.
-        rows: from `report.collect`, and the committed ones.
+        found: rows from `report.collect`, and the committed ones.
         before: the file that this replaces.
     """
     known: dict[tuple, dict] = {}
     told_before = read_mapping(before).get("investigations", [])
-    for row in [*(row for entry in told_before for row in entry["rows"]), *rows]:
+    for row in [*(row for entry in told_before for row in entry["rows"]), *found]:
         name = tuple(row["runs"])
         # As in the tables, fewer seeds never take the place of more.
         if len(row["seeds"]) >= len(known.get(name, row)["seeds"]):
             known[name] = row
     told = []
     for entry in entries:
-        paper = published(entry["task"])["rows"][entry["against"]] if "against" in entry else {}
+        rows = published(entry["task"])["rows"] if "against" in entry else {}
         made = []
         for row in entry["rows"]:
             run = row["run"]
-            found = known.get((run.name,), {"seeds": [], "metrics": {}, "runs": []})
+            ran = known.get((run.name,), {"seeds": [], "metrics": {}, "runs": []})
             cells = {"what": row["what"], "method": run.method, "profile": run.profile}
             cells |= {"settings": dict(run.overrides)}
             usual = run_of(entry["task"], {"method": run.method, "profile": run.profile}).seeds
             cells |= {"command": experiments.command(run, usual)}
-            cells |= {name: found.get(name) for name in KEPT}
-            made.append(cells | {"p": _p(cells, paper)})
+            cells |= {name: ran.get(name) for name in KEPT}
+            cells |= {"estimate": None if ran["seeds"] else seconds_of(run)}
+            made.append(cells | {"p": _p(cells, rows.get(run.method, {}))})
         told.append({name: entry[name] for name in KEYS if name in entry} | {"rows": made})
     return {"investigations": told}
 

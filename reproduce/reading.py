@@ -46,7 +46,7 @@ def leads_out(folder: Path, below: Iterable[str] | None = None) -> str | None:
 
     Args:
         folder: of a run.
-        below: names of files and folders in it that are to be looked at; None: all.
+        below: names in it that are to be looked at, those of a name's folders too; None: all.
     """
     below = _links(folder) if below is None else (f"{folder}/{name}" for name in below)
     for path in filter(os.path.islink, itertools.chain((folder,), below)):

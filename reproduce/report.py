@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import gfnlite as gl
+from gfnlite.arguments import shown
 from gfnlite.files import as_json, read_json, write_bytes
 
 from . import experiments, export, investigations, reasons
@@ -102,7 +103,10 @@ def _seeds(folder: Path, record: dict) -> list[int]:
         name[5:] for name in os.listdir(folder) if name.startswith("seed-")
     ]
     kept = {int(seed) for seed in earlier if os.path.exists(f"{folder}/seed-{seed}/metrics.json")}
-    return sorted(kept | set(record.get("seeds", ())))
+    last = record.get("seeds", ())
+    if wrong := [seed for seed in last if type(seed) is not int or seed < 0]:
+        raise BadInput(f"left out, {shown(wrong[0])} is no seed")  # but perhaps a path
+    return sorted(kept | set(last))
 
 
 def _metrics(run: Run, path: str) -> dict:
@@ -119,12 +123,12 @@ def _metrics(run: Run, path: str) -> dict:
 
 
 @cache
-def _mode_mass(task: str) -> list[float] | None:
+def _mode_mass(task: str) -> tuple[float, ...] | None:
     exact = gl.named_target(task).mode_mass
-    return None if exact is None else exact.tolist()
+    return None if exact is None else tuple(exact.tolist())
 
 
-def _mode_error(weights: list[float], exact: list[float]) -> float:
+def _mode_error(weights: list[float], exact: tuple[float, ...]) -> float:
     """Total variation between mode weights and the exact ones; of wells, its mean over them."""
     away = sum(abs(w - m) for w, m in zip(weights, exact, strict=True))
     return away / (2 * sum(exact))
@@ -150,7 +154,11 @@ def summary(values: list) -> dict | None:
 
 def write_local(rows: list[dict]) -> None:
     """Write this machine's rows, by task, where the results page finds them (not committed)."""
-    local, committed = FOLDER / "local", read_committed()
+    local = FOLDER / "local"
+    try:
+        committed = read_committed()
+    except BadInput:  # a damaged file is `report`'s to tell
+        committed = {}
     for path in local.glob("*.json"):
         path.unlink()
     for task in {row["task"] for row in rows}:
@@ -255,7 +263,7 @@ def _write_pictures(runs: list[str], notes: list[str]) -> list[Path]:
     for name in runs:
         run = experiments.RUNS / name
         # Made elsewhere: what is committed may say anything.
-        if name not in here or not run.is_dir() or leads_out(run):
+        if name not in here or name.startswith(".") or not run.is_dir() or leads_out(run):
             continue
         try:
             made = pictures.small(run / "samples.png")

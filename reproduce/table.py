@@ -88,14 +88,19 @@ def table(
 
 def _again(row: dict, planned: Run | None) -> dict:
     """The command that makes a row (again); of one that was not run, seconds on one core."""
-    from . import cost  # which reads tables itself
-
     if planned is None:  # nothing here runs it
         return {"command": None, "estimate": None}
     run = replace(planned, seeds=tuple(row["seeds"]) or planned.seeds)
-    seconds = None if row["seeds"] else cost.on_one_core(run)
-    estimate = None if seconds is None else float(f"{seconds:.2g}")
+    estimate = None if row["seeds"] else seconds_of(run)
     return {"command": experiments.command(run, planned.seeds), "estimate": estimate}
+
+
+def seconds_of(run: Run) -> float | None:
+    """What a run would take on one core, to two digits; None: unknown."""
+    from . import cost  # which reads tables itself
+
+    seconds = cost.on_one_core(run)
+    return None if seconds is None else float(f"{seconds:.2g}")
 
 
 def _standing(row: dict, paper: dict) -> tuple[str, str]:
