@@ -18,7 +18,7 @@ FORWARD = {
     "tb": "TB+Expl forward", "vargrad": "VarGrad+Expl forward", "db": "DB+Expl forward",
     "subtb": "FL-SubTB forward", "reverse_kl": "reverse KL",
 }  # fmt: skip
-USUAL = {"steps": 100, "batch": 300, "hidden": 64}  # of every benchmark that is no scaling
+USUAL = {"steps": 100, "batch": 300, "hidden": 64, "layers": 2}  # where nothing is scaled
 SEARCH = ("MALA 200 x 300", 200)
 REACH = 10  # further than this from what was measured, nothing is said
 
@@ -134,6 +134,8 @@ class Benchmark:
 
     def step(self, config: gl.Config, steps: int) -> float:
         """Milliseconds of one training step of `steps` transitions, replay in its share."""
+        if config.layers != USUAL["layers"]:
+            raise Unknown(f"no benchmark varies layers={config.layers}")
         replay = "MLE replay" if config.replay_objective == "mle" else "TB replay"
         if config.replay_objective == "mle" and config.learn_backward:
             replay = "reverse KL"  # its mirror image: a gradient through every state in turn

@@ -137,6 +137,9 @@ def test_every_method_of_every_task_is_estimated_or_unknown_for_a_reason():
 def test_nothing_to_estimate_from_is_unknown_and_says_why(here):
     far = cost.estimate(replace(RUN, overrides={"steps": 10_000}))
     assert far == cost.Cost(None, None, "unknown: steps=10000 is far from all that was measured")
+    deep = cost.estimate(replace(RUN, overrides={"layers": 5}))
+    assert deep == cost.Cost(None, None, "unknown: no benchmark varies layers=5")
+    assert cost.estimate(replace(RUN, overrides={"hidden": 128})).seconds > 0
     (report.FOLDER / "bench/steps.json").unlink()
     (report.FOLDER / "25gmm.json").unlink()
     assert cost.estimate(RUN).source == "unknown: there is no steps.json of the benchmark"
