@@ -434,7 +434,7 @@ def test_a_read_only_folder_is_said_and_harms_nothing(small_disk, injected):
     assert pool.run_all([second], 1)[second.name] == "done"
 
 
-def wait_for(condition, seconds=300):
+def wait_for(condition, seconds=90):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
