@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import statistics
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,8 @@ import torch
 from browsing import BROWSER, FLAGS, build
 
 from reproduce import experiments, papers, provenance, report
+from reproduce.bench import tasks
+from reproduce.bench.measure import interleaved
 
 torch.set_num_threads(1)
 
@@ -198,6 +201,29 @@ def oracle():
         if "oracle" in cell.metadata.get("tags", []):
             exec(cell.source, namespace)
     return SimpleNamespace(**namespace)
+
+
+@pytest.fixture(scope="session")
+def slowdown():
+    """How many times slower this core is now than the one that the benchmark ran on, at least 1.
+
+    A core that others share can take four times as long for the same. What is timed is the step
+    of the benchmark's plain baseline, none of the package: a package grown slow is not excused.
+    """
+    entries = json.loads((ROOT / "reproduce/results/bench/steps.json").read_text())["runs"][0]
+    [then] = (
+        entry["plain"]["median"]
+        for entry in entries["entries"]
+        if (entry["task"], entry["step"]) == ("25gmm", "TB+Expl forward")
+    )
+    step = tasks.plain_step(tasks.trainer("25gmm", tasks.Step(), tasks.Sizes()), tasks.Step())
+
+    def measured():
+        with torch.random.fork_rng():
+            now = interleaved({"plain": step}, 5)["plain"]
+        return max(1.0, statistics.median(now) / then)
+
+    return measured
 
 
 @pytest.fixture(scope="session")

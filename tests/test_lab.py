@@ -91,7 +91,7 @@ def opened(browser, tmp_path_factory):
 
     def run(name):
         page, wrong = browser.new_page(viewport={"width": 1300, "height": 1000}), []
-        page.set_default_timeout(90_000)
+        page.set_default_timeout(300_000)  # a busy machine
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(
             f"{address}/lab/workspaces/{name}/tree/{name}.ipynb", wait_until="domcontentloaded"

@@ -388,10 +388,10 @@ def test_cost_does_not_grow_with_the_buffer(priority):
 
 @pytest.mark.full
 @pytest.mark.parametrize("priority", PRIORITIES)
-def test_a_full_buffer_costs_under_a_millisecond(priority):
+def test_a_full_buffer_costs_under_a_millisecond(priority, slowdown):
     best = min(milliseconds(priority, 600_000, 250) for _ in range(5))
     print(f"{priority}: {best:.2f} ms a step of add and draw at 600,000 entries")
-    assert best < 1
+    assert best < 1 * slowdown()
 
 
 def test_temper_of_a_large_buffer_is_that_of_all_entries():
