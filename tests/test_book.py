@@ -3,8 +3,11 @@
 import functools
 import re
 
+import nbformat
 import pytest
 from browsing import ROOT, VIEWS, WEIGHT, build, pages, visit
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
 
 
 @pytest.mark.parametrize("page", pages())
@@ -22,6 +25,35 @@ def test_an_unknown_profile_is_refused(tmp_path):
 def test_the_cache_of_a_profile_is_not_anothers(html):
     kept = [path.name for path in (ROOT / ".jupyter_cache").iterdir()]
     assert [name.split("-")[0] for name in kept].count("smoke") == 1
+
+
+def test_what_a_killed_build_left_half_written_is_dropped(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "book" / "ext")
+    from gfn_book import mend
+
+    mend(tmp_path / "none yet")
+    cache = get_cache(tmp_path / "cache")
+    notebooks = [nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(w)]) for w in "abcd"]
+
+    def keep(notebook):
+        bundle = CacheBundleIn(notebook, "a.ipynb")
+        return cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+
+    names = [keep(notebook).hashkey for notebook in notebooks]
+    written = [tmp_path / "cache" / "executed" / name / "base.ipynb" for name in names]
+    written[1].write_text(written[1].read_text()[:40])
+    written[2].unlink()
+    cache.remove_cache(cache.get_cache_record(4).pk)
+    written[3].parent.mkdir()
+    for i in (2, 3):  # the twin: as it is, the next build stops there
+        with pytest.raises(FileExistsError):
+            keep(notebooks[i])
+    mend(tmp_path / "cache")
+    assert [record.hashkey for record in cache.list_cache_records()] == names[:1]
+    assert [path.parent.exists() for path in written] == [True, False, False, False]
+    for notebook in notebooks[1:]:
+        keep(notebook)
+    assert all(path.exists() for path in written)
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -9,6 +9,9 @@ import shutil
 from pathlib import Path
 
 from docutils import nodes
+from jupyter_cache import get_cache
+from jupyter_cache.cache.db import NbCacheRecord
+from nbformat.reader import NotJSONError
 from PIL import Image
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.unsrt import Style
@@ -47,10 +50,27 @@ def configure(app, config):
     for old in cache.glob(f"{profile}-*"):
         if old != current:
             shutil.rmtree(old)
+    mend(current)
     config.nb_execution_cache_path = str(current)
     os.environ["GFNLITE_STATIC"] = "1"  # sliders of a page have no kernel
     if profile == "smoke":
         config.html_theme_options["announcement"] = SMOKE
+
+
+def mend(folder):
+    """Drop what a build that was killed left half written: the next would stop at it."""
+    if not folder.exists():
+        return
+    cache, whole = get_cache(folder), set()
+    for record in cache.list_cache_records():
+        try:
+            cache.get_cache_bundle(record.pk)
+            whole.add(record.hashkey)
+        except (KeyError, NotJSONError):  # no file, or a part of one
+            NbCacheRecord.remove_record(record.pk, cache.db)
+    for entry in folder.glob("executed/*"):
+        if entry.name not in whole:
+            shutil.rmtree(entry)
 
 
 class AuthorYear(BaseLabelStyle):
