@@ -166,6 +166,13 @@ def probe(target: Target, config: Config, process, device: torch.device) -> list
     path_wise = config.objective == "reverse_kl"
     if path_wise or config.langevin or config.ls_every or config.prefill or config.standardise:
         target.score(x, *extra)  # raises if it has no gradient
+    if config.replay_objective == "mle" and config.replay_priority in ("rank", "reward"):
+        warnings.warn(
+            f"replay_objective='mle' learns the law of what is replayed, and replay_priority="
+            f"{config.replay_priority!r} prefers high rewards: 'uniform' replays particles as they "
+            "are",
+            stacklevel=3,
+        )
     if target.sample is not None and not extra and not config.standardise:
         reached = 4 * (std**2 + config.exploration) ** 0.5
         there = torch.Generator(device).manual_seed(0)

@@ -231,6 +231,17 @@ def test_a_sampler_that_cannot_reach_its_target_warns():
         small(far, sigma2=100.0, exploration=200.0)
 
 
+@pytest.mark.parametrize("priority", ["rank", "reward", "weight", "uniform"])
+def test_a_likelihood_of_samples_that_are_preferred_warns(priority):
+    config = {"replay_ratio": 1.0, "prefill": 8, "replay_objective": "mle"}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        small(**config, replay_priority=priority)
+    told = [str(warning.message) for warning in caught]
+    assert len(told) == (priority in ("rank", "reward"))
+    assert all(f"replay_priority='{priority}' prefers high rewards" in text for text in told)
+
+
 @pytest.mark.parametrize("config", [{"steps": 10}, "quick"])
 def test_a_config_is_a_config(config):
     with pytest.raises(TypeError, match="must be a gl.Config; gl.preset"):
