@@ -279,7 +279,7 @@ for kind, color in zip(kinds, cycle((GREY, BLUE, ORANGE))):
         at,
         [minutes[i] for i in at],
         color=color,
-        label=kind,
+        label=kind.replace("$", r"\$"),  # no mathematics
     )
 ax.set_yticks(range(len(made)))
 ax.set_yticklabels([f"{row['task']}  {row['method']}" for row in made])
