@@ -142,7 +142,9 @@ def ask(name):
     """A question, what was run, and the answer."""
     entry = ASKED[name]
     head = ["run", "seeds", *columns(entry).values()]
-    head = [*head, "EUBO", "mode error"]
+    head.append("EUBO")
+    if any(modes(row["metrics"]) for row in entry["rows"]):
+        head.append("mode error")
 
     def text(cell):
         if isinstance(cell, str):
@@ -152,7 +154,7 @@ def ask(name):
         return f"{main}<br>{dim}{small}</span>" if small else main
 
     def line(cells):
-        first, *rest = map(text, cells)
+        first, *rest = map(text, cells[: len(head)])
         made = "".join(f"<td>{cell}</td>" for cell in rest)
         return f'<tr><td class="text">{first}</td>{made}</tr>'
 
