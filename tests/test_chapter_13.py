@@ -47,7 +47,8 @@ def test_the_eubo_is_log_z_and_the_divergence():
 
 LEARNED = {
     "steps": 4, "learn_backward": True, "learn_variance": True, "hidden": 16, "batch_size": 400,
-    "replay_ratio": 1.0, "prefill": 400, "replay_objective": "mle", "device": "cpu",
+    "replay_ratio": 1.0, "prefill": 400, "replay_objective": "mle", "replay_priority": "uniform",
+    "device": "cpu",
 }  # fmt: skip
 
 

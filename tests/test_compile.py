@@ -22,6 +22,7 @@ WAYS = {
         "replay_ratio": 1.0,
         "prefill": 60,
         "replay_objective": "mle",
+        "replay_priority": "uniform",
         "learn_backward": True,
     },
     "reverse kl": {"objective": "reverse_kl"},

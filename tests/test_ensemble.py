@@ -18,11 +18,17 @@ WAYS = {
     "learned variances, vp": {"process": "vp", "learn_variance": True, "learn_backward": True},
     "replay": {"replay_ratio": 0.5, "exploration": 1.0},
     "search": {"replay_ratio": 0.5, "ls_every": 5, "ls_steps": 6, "ls_burn_in": 3},
-    "particles": {"replay_ratio": 1.0, "prefill": 60, "replay_objective": "mle"},
+    "particles": {
+        "replay_ratio": 1.0,
+        "prefill": 60,
+        "replay_objective": "mle",
+        "replay_priority": "uniform",
+    },
     "learned destruction": {
         "replay_ratio": 1.0,
         "prefill": 60,
         "replay_objective": "mle",
+        "replay_priority": "uniform",
         "learn_backward": True,
     },
     "reverse kl": {"objective": "reverse_kl", "grad_clip": 0.1},

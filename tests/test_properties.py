@@ -433,7 +433,12 @@ METHODS = {
     "langevin": {"langevin": True},
     "search": {"replay_ratio": 0.5, "ls_every": 1, "ls_steps": 3, "ls_burn_in": 1},
     "weight": {"replay_ratio": 0.5, "replay_priority": "weight"},
-    "mle": {"replay_ratio": 1.0, "prefill": 8, "replay_objective": "mle"},
+    "mle": {
+        "replay_ratio": 1.0,
+        "prefill": 8,
+        "replay_objective": "mle",
+        "replay_priority": "uniform",
+    },
     "standardise": {"standardise": True},
 }
 NEED_GRADIENT = {"reverse_kl", "langevin", "search", "mle", "standardise"}

@@ -190,7 +190,7 @@ def test_bad_settings(options, message):
 def test_prefill_is_what_training_replays():
     sampler = gl.GFNDiffusion(
         gl.gmm9, iterations=5, batch_size=32, steps=5, replay_ratio=1.0, prefill=500,
-        replay_objective="mle",
+        replay_objective="mle", replay_priority="uniform",
     ).fit(progress=False)  # fmt: skip
     kept = sampler.replayed.sample(300, torch.Generator().manual_seed(0))
     assert len(sampler.replayed) == 500 and list(sampler.buffers) == ["search"]

@@ -28,11 +28,17 @@ WAYS = {
     "replay by weight": {"replay_ratio": 0.5, "replay_priority": "weight", "exploration": 1.0},
     "local search": SEARCH,
     "maximum likelihood": SEARCH | {"replay_objective": "mle", "replay_priority": "weight"},
-    "particles": {"replay_ratio": 1.0, "prefill": 50, "replay_objective": "mle"},
+    "particles": {
+        "replay_ratio": 1.0,
+        "prefill": 50,
+        "replay_objective": "mle",
+        "replay_priority": "uniform",
+    },
     "learned destruction": {
         "replay_ratio": 1.0,
         "prefill": 50,
         "replay_objective": "mle",
+        "replay_priority": "uniform",
         "learn_backward": True,
         "learn_variance": True,
     },
