@@ -123,7 +123,8 @@ def table(head, rows, words=()):
             kind = ' class="text"' if i in words else ""
             if i == len(cells) - 1 < len(head) - 1:
                 kind += f' colspan="{len(head) - i}"'
-            made += f"<{tag}{kind}>{escape(cell)}</{tag}>"
+            text = escape(cell).replace("+", "+<wbr>")  # may break there
+            made += f"<{tag}{kind}>{text}</{tag}>"
         return made
 
     lines = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
@@ -150,7 +151,8 @@ def ledger(result):
             above = method
         if mine:
             name = "" if method == above else method
-            run = f"{row['profile']}, {len(mine)} seeds"
+            many = "s" * (len(mine) > 1)
+            run = f"{row['profile']}, {len(mine)}\u00a0seed{many}"
             values = [ours(row, column) for column in names]
             lines.append([name, run, *values, row["verdict"]])
         if row["reason"] != "none":
@@ -290,7 +292,10 @@ ax = forest(lines, floor=floors)
 for kept in (9, 6):
     cost = math.log(25 / kept)
     ax.axvline(cost, color=gl.plots.GREY, linewidth=0.8, linestyle="--")
-    ax.annotate(f" {kept} modes", (cost, len(shown) - 0.45), fontsize=8)
+    side = "right" if kept == 9 else "left"  # of the line
+    ax.annotate(
+        f" {kept} modes ", (cost, len(shown) - 0.45), ha=side, fontsize=8
+    )
 ax.set(ylim=(-0.7, len(shown) - 0.2), xlabel="Δ log Z (nats)")
 ax.set_xlim(left=0)
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
