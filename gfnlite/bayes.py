@@ -56,8 +56,9 @@ class LogGaussianCox(ClosedForm):
         self.counts = torch.bincount(row * grid + column, minlength=self.dim).float()
 
         cells = torch.cartesian_prod(*[torch.arange(grid, dtype=torch.float64)] * 2)
-        covariance = variance * torch.exp(-torch.cdist(cells, cells) / (grid * beta))
+        covariance = torch.cdist(cells, cells).div_(-grid * beta).exp_().mul_(variance)  # 20 MB
         factor = torch.linalg.cholesky(covariance)
+        del covariance
         self.log_norm = -0.5 * self.dim * LOG_2PI
         if whitened:
             self.matrix = factor.float()  # L

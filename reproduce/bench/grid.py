@@ -10,7 +10,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -83,6 +82,18 @@ def _write(path: Path, value: dict) -> None:
     path.write_bytes(gl.files.as_json(value))
 
 
+# A process of its own between: a child's peak is never below that of the parent it is forked from,
+# and a test's process is large.
+MEASURE = """
+import json, resource, subprocess, sys, time
+began = time.monotonic()
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+seconds = time.monotonic() - began
+print(json.dumps([code, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss]))
+"""
+
+
 def cost(root: Path, *words: str) -> tuple[float, float, float]:
     """Seconds of the wall and of the CPU, and MB at its peak, that `python -m reproduce` takes.
 
@@ -90,18 +101,12 @@ def cost(root: Path, *words: str) -> tuple[float, float, float]:
         subprocess.CalledProcessError: if it fails.
     """
     path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    began = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "reproduce", *words], cwd=root, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": path},
+    command = [sys.executable, "-m", "reproduce", *words]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *command], cwd=root, stdout=subprocess.PIPE, check=True,
+        env=os.environ | {"PYTHONPATH": path},
     )  # fmt: skip
-    _, status, used = os.wait4(process.pid, 0)  # the peak of this child alone
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.monotonic() - began
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, words)
-    return (
-        seconds,
-        used.ru_utime + used.ru_stime,
-        used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6,
-    )
+    code, wall, cpu, peak = json.loads(done.stdout)
+    if code:
+        raise subprocess.CalledProcessError(code, command)
+    return wall, cpu, peak * (1 if sys.platform == "darwin" else 1024) / 1e6
