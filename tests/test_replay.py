@@ -378,11 +378,11 @@ def milliseconds(priority, size, steps, batch=300, dim=32):
 
 
 @pytest.mark.parametrize("priority", PRIORITIES)
-def test_cost_does_not_grow_with_the_buffer(priority):
+def test_cost_does_not_grow_with_the_buffer(priority, slowdown):
     """The public code concatenates and sorts the whole buffer: 18 to 110 ms at 600,000."""
     small, large = (milliseconds(priority, size, 100) for size in (60_000, 600_000))
     print(f"{priority}: {small:.2f} ms at 60,000, {large:.2f} ms at 600,000")
-    assert large < 4
+    assert large < 4 * slowdown()
     assert large < 5 * small  # of ten times as many
 
 
