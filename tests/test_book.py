@@ -33,7 +33,7 @@ def test_what_a_killed_build_left_half_written_is_dropped(tmp_path, monkeypatch)
 
     mend(tmp_path / "none yet")
     cache = get_cache(tmp_path / "cache")
-    notebooks = [nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(w)]) for w in "abcd"]
+    notebooks = [nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(w)]) for w in "abcd−"]
 
     def keep(notebook):
         bundle = CacheBundleIn(notebook, "a.ipynb")
@@ -42,18 +42,24 @@ def test_what_a_killed_build_left_half_written_is_dropped(tmp_path, monkeypatch)
     names = [keep(notebook).hashkey for notebook in notebooks]
     written = [tmp_path / "cache" / "executed" / name / "base.ipynb" for name in names]
     written[1].write_text(written[1].read_text()[:40])
-    written[2].unlink()
-    cache.remove_cache(cache.get_cache_record(4).pk)
-    written[3].parent.mkdir()
-    for i in (2, 3):  # the twin: as it is, the next build stops there
-        with pytest.raises(FileExistsError):
-            keep(notebooks[i])
+    written[2].unlink()  # killed between the folder and the file
+    cache.remove_cache(4)
+    written[3].parent.mkdir()  # the same, and its record was lost
+    start = written[4].read_bytes()
+    written[4].write_bytes(start[: start.index("−".encode()) + 1])  # within a letter
+    (tmp_path / "cache" / "executed" / "note").touch()
+    for pk in (2, 3, 5):  # the twin: as it is, the next build stops there
+        with pytest.raises((KeyError, ValueError)):
+            cache.get_cache_bundle(pk)
     mend(tmp_path / "cache")
     assert [record.hashkey for record in cache.list_cache_records()] == names[:1]
-    assert [path.parent.exists() for path in written] == [True, False, False, False]
+    assert [path.parent.exists() for path in written] == [True, *[False] * 4]
     for notebook in notebooks[1:]:
         keep(notebook)
     assert all(path.exists() for path in written)
+    (tmp_path / "cache" / "global.db").write_bytes(b"")
+    mend(tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("view", VIEWS)

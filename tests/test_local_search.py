@@ -223,7 +223,10 @@ def test_bad_input_is_one_clear_error(gaussian, change, message):
 
 @pytest.mark.parametrize("target", [gl.gmm25, gl.ManyWell(32)], ids=str)
 def test_is_fast(target, generator):
-    """200 steps of 300 chains take at most twice what 201 gradients of the energy take."""
+    """200 steps of 300 chains take little more than 201 gradients of the energy, by autograd.
+
+    That each step calls the energy once is tested above.
+    """
     x = target.sample(300, generator)
 
     def gradients():
@@ -235,4 +238,4 @@ def test_is_fast(target, generator):
     times = interleaved(variants, 9)
     ours, bare = (statistics.median(times[name]) for name in variants)
     print(f"{target.name}: {ours:.0f} ms for 200 steps of 300 chains, the gradients {bare:.0f}")
-    assert ours < 2 * bare
+    assert ours < 1.75 * bare

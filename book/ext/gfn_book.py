@@ -11,7 +11,6 @@ from pathlib import Path
 from docutils import nodes
 from jupyter_cache import get_cache
 from jupyter_cache.cache.db import NbCacheRecord
-from nbformat.reader import NotJSONError
 from PIL import Image
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.unsrt import Style
@@ -62,13 +61,18 @@ def mend(folder):
     if not folder.exists():
         return
     cache, whole = get_cache(folder), set()
-    for record in cache.list_cache_records():
+    try:
+        records = cache.list_cache_records()
+    except RuntimeError:  # a database without its tables
+        shutil.rmtree(folder)
+        return
+    for record in records:
         try:
             cache.get_cache_bundle(record.pk)
             whole.add(record.hashkey)
-        except (KeyError, NotJSONError):  # no file, or a part of one
+        except (KeyError, ValueError):  # no file, or a part of one
             NbCacheRecord.remove_record(record.pk, cache.db)
-    for entry in folder.glob("executed/*"):
+    for entry in folder.glob("executed/*/"):
         if entry.name not in whole:
             shutil.rmtree(entry)
 
