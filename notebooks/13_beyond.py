@@ -342,6 +342,9 @@ def rungs(ax, name):
                 ax.plot([min(found), max(found)], [at, at], color=colour)
                 ax.plot(middle, at, "o", color=colour, label=label)
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(plt.NullFormatter())
     ax.set_yticks(
         [-i for i in range(len(entry["rows"]))],
         [row["what"].replace("$", r"\$") for row in entry["rows"]],
