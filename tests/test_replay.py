@@ -381,11 +381,11 @@ def milliseconds(priority, size, steps, batch=300, dim=32):
 
 
 @pytest.mark.parametrize("priority", PRIORITIES)
-def test_cost_does_not_grow_with_the_buffer(priority, slowdown):
+def test_cost_does_not_grow_with_the_buffer(priority):
     """The public code concatenates and sorts the whole buffer: 18 to 110 ms at 600,000."""
     small, large = (milliseconds(priority, size, 100) for size in (60_000, 600_000))
     print(f"{priority}: {small:.2f} ms at 60,000, {large:.2f} ms at 600,000")
-    assert large < 4 * slowdown()
+    assert large < 4
     assert large < 5 * small  # of ten times as many
 
 
@@ -394,7 +394,7 @@ def test_cost_does_not_grow_with_the_buffer(priority, slowdown):
 def test_a_full_buffer_costs_under_a_millisecond(priority, slowdown):
     best = min(milliseconds(priority, 600_000, 250) for _ in range(5))
     print(f"{priority}: {best:.2f} ms a step of add and draw at 600,000 entries")
-    assert best < 1 * slowdown()
+    assert best < slowdown()
 
 
 def test_temper_of_a_large_buffer_is_that_of_all_entries():
