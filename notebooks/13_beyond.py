@@ -356,7 +356,7 @@ def rungs(ax, name):
 both = ("ladder-25gmm", "ladder-manywell32")
 if shown := [name for name in both if name in ASKED]:
     figure, axes = plt.subplots(
-        len(shown), 1, figsize=(8.4, 3 * len(shown)), squeeze=False
+        len(shown), 1, figsize=(9.5, 2.8 * len(shown)), squeeze=False
     )
     for ax, name in zip(axes[:, 0], shown, strict=True):
         rungs(ax, name)
