@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -102,19 +102,24 @@ def _on_cpu(run: Run, bench: "Benchmark") -> float:
 
 def _gpu_ratio(run: Run, bench: "Benchmark") -> tuple[float, str]:
     """Median of GPU seconds over CPU seconds in the task's other rows, and the GPU's name."""
-    ratios, device = [], None
-    for row in _rows(run.task):
-        other = row["method"], row["profile"]
-        annealed = row["method"] in gl.annealing.METHODS
-        if annealed or row["device"] == "cpu" or " then " in row["device"]:
-            continue
-        if other != (run.method, run.profile):
-            usual = replace(run, method=row["method"], profile=row["profile"], overrides={})
-            ratios.append(row["metrics"]["seconds"]["mean"] / _on_cpu(usual, bench))
-            device = row["device"]
+    ratios = _ratios(run.task, bench, gpu=True, without=(run.method, run.profile))
     if not ratios:
         raise Unknown(f"no run of {run.task} was measured on a GPU alone")
-    return statistics.median(ratios), device
+    return statistics.median(ratio for ratio, _ in ratios), ratios[-1][1]
+
+
+def _ratios(
+    task: str, bench: "Benchmark", gpu: bool, without: tuple[str, str] | None = None
+) -> list[tuple[float, str]]:
+    """Seconds as measured over those by the benchmark, and the device, of a task's trained rows."""
+    ratios = []
+    for row in _rows(task):
+        about, device = (row["method"], row["profile"]), row["device"]
+        right = gpu == (device != "cpu") and " then " not in device and about != without
+        if right and row["method"] not in gl.annealing.METHODS:
+            run = Run(task, *about, tuple(row["seeds"]), notebook="", overrides={})
+            ratios.append((row["metrics"]["seconds"]["mean"] / _on_cpu(run, bench), device))
+    return ratios
 
 
 class Benchmark:
@@ -129,8 +134,10 @@ class Benchmark:
         if images:
             self.task = "vae"  # in either coordinates: the decoder is the cost
         elif task not in here:
-            self.task, self.by_dim = "manywell32", self._scale("dim", _dim(task), 32)
+            self.task = "manywell32"
         self.scaled_as = "25gmm" if self.task == "25gmm" else "manywell32"
+        if task != self.task and not images:
+            self.by_dim = self._by_dim(task)
 
     def step(self, config: gl.Config, steps: int) -> float:
         """Milliseconds of one training step of `steps` transitions, replay in its share."""
@@ -152,6 +159,16 @@ class Benchmark:
         name, steps = SEARCH
         per_chain = self._ms(name) / (steps * USUAL["batch"])
         return per_chain * config.ls_steps * config.batch_size * self.by_dim
+
+    def _by_dim(self, task: str) -> float:
+        """Time of a step on another task over that on Manywell, at the same settings."""
+        try:
+            return self._scale("dim", _dim(task), 32)
+        except Unknown:  # such as the Cox process, of dimension 1600
+            ratios = [ratio for ratio, _ in _ratios(task, self, gpu=False)]
+            if not ratios:
+                raise
+            return statistics.median(ratios)
 
     def _kind(self, config: gl.Config, name: str, way: str) -> float:
         """Milliseconds of a step; one that was not measured, by what LP and LV add to TB's."""

@@ -56,6 +56,11 @@ def pytest_collection_modifyitems(config, items):
         config.workeroutput["left_out"] = config.left_out
 
 
+def pytest_runtest_setup(item):
+    """What a test draws does not depend on which ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
     """xdist's: the workers collect, and the one that reports does not."""
