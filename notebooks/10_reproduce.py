@@ -308,8 +308,8 @@ Markdown(shared)
 
 # %% [markdown]
 # For what has not been run there are estimates: the benchmark's time of a single training step, by
-# the number of steps, for one core; and for a GPU where other rows of the task were run on both. A
-# target far from all that was measured has none.
+# the number of steps, for one core; and for a GPU where other rows of the task were run on both. The
+# Cox process, of far more dimensions than anything in the benchmark, goes by its own short run.
 
 # %% tags=["hide-input"]
 run_already = {(row["task"], row["method"]) for row in made}
