@@ -236,9 +236,10 @@ plt.show()
 #
 # Means and standard deviations over seeds, or each seed's value where one of them says more; seconds are
 # a seed's share of seeds that were trained together, on one core of a machine that did other work as
-# well, unless the line names a GPU. The same work took nearly twice as long in one line as in another,
-# so that no smaller ratio of seconds means anything. Energy calls count all, those of particles and
-# pilot included; modes are those with at least a fifth of their mass.
+# well, unless the line names a GPU. The same work took nearly twice as long in one line as in another, so
+# that no smaller ratio of seconds means anything; the last line of 25GMM was trained on slower cores with
+# more beside it, in about six times what [the benchmark's](#cost-of-rows) would need. Energy calls count
+# all, those of particles and pilot included; modes are those with at least a fifth of their mass.
 
 # %% tags=["hide-input", "helpers"]
 here = Path.cwd()
