@@ -238,7 +238,7 @@ plt.show()
 # a seed's share of seeds that were trained together, on one core of a machine that did other work as
 # well, unless the line names a GPU. The same work took nearly twice as long in one line as in another, so
 # that no smaller ratio of seconds means anything; the last line of 25GMM was trained on slower cores with
-# more beside it, in about six times what [the benchmark's](#cost-of-rows) would need. Energy calls count
+# more beside it, in about six times what {ref}`the benchmark's <cost-of-rows>` would need. Energy calls count
 # all, those of particles and pilot included; modes are those with at least a fifth of their mass.
 
 # %% tags=["hide-input", "helpers"]
