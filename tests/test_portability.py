@@ -34,7 +34,8 @@ def alone(tmp_path_factory):
         except PackageNotFoundError:  # of another build of PyTorch
             continue
         for top in {file.parts[0] for file in found.files} - {"..", "__pycache__"}:
-            (site / top).symlink_to(found.locate_file(top))
+            if not (site / top).exists():  # as `nvidia`, which several packages share
+                (site / top).symlink_to(found.locate_file(top))
         todo += found.requires or []
     return site
 
