@@ -237,9 +237,10 @@ plt.show()
 # Means and standard deviations over seeds, or each seed's value where one of them says more; seconds are
 # a seed's share of seeds that were trained together, on one core of a machine that did other work as
 # well, unless the line names a GPU. The same work took nearly twice as long in one line as in another, so
-# that no smaller ratio of seconds means anything; the last line of 25GMM was trained on slower cores with
-# more beside it, in about six times what {ref}`the benchmark's <cost-of-rows>` would need. Energy calls count
-# all, those of particles and pilot included; modes are those with at least a fifth of their mass.
+# that no smaller ratio of seconds means anything; the longest lines of 25GMM were trained on slower cores
+# with more beside them, in four to six times what {ref}`the benchmark's <cost-of-rows>` would need. Energy
+# calls count all, those of particles and pilot included; modes are those with at least a fifth of their
+# mass.
 
 # %% tags=["hide-input", "helpers"]
 here = Path.cwd()

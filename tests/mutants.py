@@ -43,8 +43,6 @@ SWAPS = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn,
     ast.NotIn: ast.In,
 }  # fmt: skip
-# Faults that no test could see, and why; by module.
-HARMLESS: dict[str, dict[str, str]] = {}
 DROPPED = set("abs clamp cumsum detach diff exp flip log neg sqrt square".split())
 
 
@@ -179,8 +177,7 @@ def main(modules: list[str]) -> None:
         count = len(killed) + len(survivors)
         print(f"{module}: {count} faults, {len(killed)} seen, {len(survivors)} survived")
         for fault in survivors:
-            why = HARMLESS.get(module, {}).get(fault.split(": ", 1)[1], "")
-            print(f"  {fault}" + f"  ({why})" * bool(why))
+            print(f"  {fault}")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ RUN = Run("25gmm", "TB+Expl", "full", (0, 1, 2, 3, 4), "04_25gmm", {})
 
 
 def committed():
-    """(run, row) of every committed row of a run on one device."""
+    """(run, row) of every committed row of a run on one device that the benchmark speaks of."""
     found = []
     for path in sorted(report.FOLDER.glob("*.json")):
+        if path.stem == "lgcp":  # is estimated from its own rows
+            continue
         for row in json.loads(path.read_text()).get("rows", []):
             trained = row["method"] not in gl.annealing.METHODS
             if trained and row["seeds"] and " then " not in row["device"]:
@@ -133,7 +135,7 @@ def test_every_method_of_every_task_is_estimated():
         for method in gl.METHODS:
             for profile in gl.PROFILES:
                 found = cost.estimate(Run(task, method, profile, (0,), "", {}))
-                most = 24 if task != "lgcp" else 24 * 30
+                most = 24 if task != "lgcp" else 72
                 assert 0 < found.seconds < most * 3600, (task, method, profile)
     # a dimension, the score and a search each cost more
     assert estimated("9gmm") < estimated("funnel") < estimated("manywell32")
