@@ -290,8 +290,10 @@ def lines(name):
         words = ", ".join([row["method"], row["profile"], *set_to])
         if (row["device"] or "cpu") != "cpu":
             words += f", on {row['device']}"
+        small = "opacity:0.75; display:inline-block; max-width:16em; "
+        small += "white-space:normal"  # on a phone numbers are beside it
         yield {
-            "": f'{escape(row["what"])}<br><span style="opacity:0.75">'
+            "": f'{escape(row["what"])}<br><span style="{small}">'
             f"{escape(words)}</span>",
             "log Z − ELBO": spread(gap(entry, row, "elbo")),
             "EUBO − log Z": spread(gap(entry, row, "eubo")),
