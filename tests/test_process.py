@@ -175,6 +175,14 @@ def test_without_drift_generation_has_the_marginals_that_destruction_assumes(pro
     assert process.pinned == bool((x[0] == 0).all())
 
 
+@pytest.mark.parametrize("sigma2", [0.5, 1.0, 2.0])
+def test_a_process_starts_at_a_point_or_in_its_stationary_law(sigma2, generator):
+    shape = (4000, 3)
+    assert (gl.process.PinnedBrownian(sigma2).start(shape, "cpu", generator) == 0).all()
+    z = gl.process.VariancePreserving(sigma2).start(shape, "cpu", generator) / math.sqrt(sigma2)
+    assert looks_standard_normal(z[None]) and not looks_standard_normal(1.06 * z[None])
+
+
 def test_signal_left_at_the_noise_end_is_that_of_the_schedule():
     linear, cosine = PROCESSES["linear"], PROCESSES["cosine"]
     t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
@@ -233,3 +241,9 @@ def test_time_grids_run_from_0_to_1(kind, steps, generator):
     elif steps > 1:
         assert (t.diff().diff() < 0).all()  # shorter and shorter
     assert (kind == "uniform" or steps == 1) == torch.equal(t, gl.time_grid(steps))
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.0, True, None])
+def test_a_time_grid_has_a_number_of_steps(steps):
+    with pytest.raises(ValueError, match=f"steps={steps} must be a positive integer"):
+        gl.time_grid(steps)
